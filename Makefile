@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow check format tensorboard clean
+
+help:  ## show this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(INSTALLED)  ## make .venv and install the pinned packages
+
+# torch first, so that nothing that depends on it can bring another build.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: setup  ## train the quick start on the embedded data set (minutes on two CPU cores)
+	$(BIN)/python -m src.train experiment=quickstart
+
+test: setup  ## run the tests (CAMVID_ROOT=FOLDER adds those on the real CamVid)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup  ## run the long proofs
+	$(BIN)/python -m pytest -m slow
+
+check: setup  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup  ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+tensorboard: setup  ## look at the runs, on this machine only
+	$(BIN)/tensorboard --logdir outputs --host localhost --samples_per_plugin images=200
+
+clean:  ## remove the environment and caches (runs and data stay)
+	rm -rf .venv *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,283 @@
+"""From a configuration to objects: the only place where Hydra meets torch."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import albumentations as A
+import torch
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from hydra.errors import HydraException
+from hydra.utils import get_class, instantiate
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
+from torch.utils.data import DataLoader
+
+from src.config import Config
+from src.config_errors import nearest
+from src.datasets.augmentation import Augmentation
+from src.datasets.camvid import CamVid
+from src.datasets.sampler import EpochSampler
+from src.device import Compute, Normalize, choose_compute
+from src.errors import ConfigError, UserError
+from src.loop import Setup
+from src.seeding import seed_everything, use_determinism
+from src.state import EpochTotals, TrainState
+
+ALLOWED_PREFIXES = ("src.", "torch.nn.", "torch.optim.", "albumentations.", "monai.networks.", "monai.losses.")
+KINDS: dict[str, tuple[type, ...]] = {
+    "model": (nn.Module,),
+    "dataset": (CamVid,),
+    "augmentation": (Augmentation, A.BasicTransform, A.BaseCompose),
+    "loss": (nn.Module,),
+    "optimizer": (Optimizer,),
+    "scheduler": (LRScheduler,),
+}
+NOT_ARGUMENTS = {"model": ("weights",), "scheduler": ("warmup_epochs",)}  # keys that build.py and train.py read
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run, built and ready: what changes in it, what does not, and its data."""
+
+    state: TrainState
+    setup: Setup
+    train_data: CamVid
+    val_data: CamVid
+
+
+def build(config: Config) -> Experiment:
+    """Builds everything that a run needs; the weights depend on the seed alone.
+
+    Raises:
+        ConfigError: If something cannot be built; the message names group and argument.
+        DataError: If the data are missing or wrong.
+    """
+    use_determinism(config.deterministic)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    compute = choose_compute(config.device, config.precision)
+    train_data, val_data = build_datasets(config)
+    seed_everything(config.seed)
+    model = build_model(config, train_data.num_classes).to(compute.device, memory_format=torch.channels_last)
+    state = build_state(config, model, compute, train_data.num_classes)
+    setup = build_setup(config, compute, train_data, val_data)
+    check_batches(config, setup, model, train_data)
+    return Experiment(state, setup, train_data, val_data)
+
+
+def check(config: Config, checked_data: dict[str, int]) -> None:
+    """Raises what `build` would raise, without the cost of drawing weights or reading the same data twice.
+
+    Args:
+        config: One point of a sweep.
+        checked_data: Number of classes of each data set that an earlier point had checked; grows.
+    """
+    choose_compute(config.device, config.precision)
+    key = json.dumps([config.dataset, config.augmentation], sort_keys=True)
+    with torch.device("meta"):
+        if key not in checked_data:
+            checked_data[key] = build_datasets(config)[0].num_classes
+        build_model(config, checked_data[key])
+    parameter = nn.Linear(1, 1)
+    build_scheduler(config, build_part("optimizer", config.optimizer, params=list(parameter.parameters())))
+
+
+def build_datasets(config: Config) -> tuple[CamVid, CamVid]:
+    """The training split, augmented, and the validation split, never augmented."""
+    augmentation = build_part("augmentation", config.augmentation)
+    train = build_part("dataset", config.dataset, split="train", augmentation=augmentation, seed=config.seed)
+    val = build_part("dataset", config.dataset, split="val", augmentation=None, seed=config.seed)
+    return train, val
+
+
+def build_model(config: Config, num_classes: int) -> nn.Module:
+    """The network with freshly drawn weights."""
+    return build_part("model", config.model, num_classes=num_classes)
+
+
+def build_state(config: Config, model: nn.Module, compute: Compute, num_classes: int) -> TrainState:
+    """Model, optimizer, scheduler and counters at the start of a run."""
+    optimizer = build_part("optimizer", config.optimizer, params=list(model.parameters()))
+    return TrainState(
+        model=model,
+        optimizer=optimizer,
+        scheduler=build_scheduler(config, optimizer),
+        scaler=GradScaler(compute.device.type, enabled=compute.half is torch.float16),
+        totals=EpochTotals(num_classes, compute.device),
+    )
+
+
+def build_scheduler(config: Config, optimizer: Optimizer) -> LRScheduler:
+    """The schedule, stepped once an epoch, multiplied by a linear rise over its first `warmup_epochs`."""
+    warmup_epochs = config.scheduler.get("warmup_epochs", 0)
+    if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
+        raise ConfigError(f"scheduler.warmup_epochs={warmup_epochs!r}; allowed are whole numbers from 0")
+    parts = [build_part("scheduler", config.scheduler, optimizer=optimizer)]
+    if warmup_epochs:
+        parts.append(LinearLR(optimizer, start_factor=1 / (warmup_epochs + 1), total_iters=warmup_epochs))
+    return ChainedScheduler(parts, optimizer)
+
+
+def build_setup(config: Config, compute: Compute, train_data: CamVid, val_data: CamVid) -> Setup:
+    """Loaders, loss and the facts about the data that training needs."""
+    loss = build_part(
+        "loss",
+        config.loss,
+        ignore_index=train_data.ignore_index,
+        num_classes=train_data.num_classes,
+        class_pixels=train_data.class_pixels,
+        class_image_pixels=train_data.class_image_pixels,
+    )
+    sampler = EpochSampler(len(train_data), config.seed, shuffle=True)
+    val_sampler = EpochSampler(len(val_data), config.seed, shuffle=False)
+    class_names = tuple(label.name for label in train_data.classes)
+    return Setup(
+        train_loader=build_loader(config, compute, train_data, sampler, config.loader.drop_last),
+        sampler=sampler,
+        val_loader=build_loader(config, compute, val_data, val_sampler, drop_last=False),
+        normalize=Normalize(compute.device, train_data.mean, train_data.std),
+        compute=compute,
+        loss=loss.to(compute.device),
+        num_classes=train_data.num_classes,
+        ignore_index=train_data.ignore_index,
+        class_names=class_names,
+        extra_classes=train_data.num_classes > len(class_names),
+    )
+
+
+def build_loader(config: Config, compute: Compute, data: CamVid, sampler: EpochSampler, drop_last: bool) -> DataLoader[Any]:
+    """Batches in the sampler's order, made by as many workers as asked for."""
+    return DataLoader(
+        data,
+        batch_size=config.loader.batch_size,
+        sampler=sampler,
+        num_workers=config.loader.num_workers,
+        drop_last=drop_last,
+        pin_memory=compute.device.type == "cuda",
+        persistent_workers=config.loader.num_workers > 0,
+        generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
+    )
+
+
+def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: CamVid) -> None:
+    """Refuses an epoch without a batch, and a batch that BatchNorm cannot normalise."""
+    batch_size, images = config.loader.batch_size, len(train_data)
+    if len(setup.train_loader) == 0:
+        raise ConfigError(
+            f"loader.batch_size={batch_size}: the training split has {images} images, fewer than a batch, and"
+            f" loader.drop_last leaves them all out; use loader.batch_size={images} at most, or loader.drop_last=false"
+        )
+    smallest = batch_size if config.loader.drop_last else images % batch_size or batch_size
+    multiple = getattr(model, "size_multiple", 1)
+    height, width = train_data[0][1].shape
+    if smallest * -(-height // multiple) * -(-width // multiple) == 1:
+        raise ConfigError(
+            f"a batch of one {height}x{width} image leaves BatchNorm a single value at the deepest level;"
+            " use larger images or batches, fewer levels in model.channels, or loader.drop_last=true"
+        )
+
+
+def build_part(group: str, node: Any, **runtime: Any) -> Any:
+    """Builds a group's object from its `_target_` and arguments; `runtime` are those that no YAML can hold.
+
+    Raises:
+        ConfigError: If the target is not of the kind that the group builds, or an argument is not one it takes.
+    """
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{group}: needs a _target_, as in conf/{group}/*.yaml")
+    node = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS.get(group, ())}
+    for path, part in _targets(group, node):
+        check_target(group, path, part, runtime if part is node else {})
+    try:
+        return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
+    except UserError:
+        raise
+    except HydraException as error:
+        raise ConfigError(f"{group}: {_innermost(error)}") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{group}: {error}") from error
+
+
+def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a `_target_`, outermost first, and where it stands."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _targets(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _targets(f"{path}[{number}]", value)
+
+
+def check_target(group: str, path: str, node: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """Raises ConfigError unless the target is an allowed class and takes these arguments."""
+    target = node["_target_"]
+    if not isinstance(target, str) or not target.startswith(ALLOWED_PREFIXES):
+        raise ConfigError(f"{path}._target_={target}; allowed are classes under {', '.join(ALLOWED_PREFIXES)}")
+    try:
+        cls = get_class(target)
+    except Exception as error:
+        raise ConfigError(f"{path}._target_={target}: no such class ({_innermost(error)})") from error
+    if not issubclass(cls, KINDS[group]) or not f"{cls.__module__}.".startswith(ALLOWED_PREFIXES):
+        kinds = " or ".join(kind.__name__ for kind in KINDS[group])
+        raise ConfigError(f"{path}._target_={target}; {group} needs a subclass of {kinds}")
+    check_arguments(path, cls, {key: value for key, value in node.items() if key != "_target_"}, runtime)
+
+
+def check_arguments(path: str, cls: type, arguments: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """Raises ConfigError at an argument that the class does not take, lacks, or takes as another type."""
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    own = [name for name in parameters if name not in runtime]
+    hints = _type_hints(cls)
+    for name, value in arguments.items():
+        if name in runtime or (name not in parameters and not takes_any):
+            near = nearest(name, own)
+            suggestion = f", did you mean {path}.{near}?" if near else ""
+            raise ConfigError(f"{path}.{name}: no such argument{suggestion}; {cls.__name__} takes {', '.join(own)}")
+        if name in hints and not _contains_target(value) and not _fits(value, hints[name]):
+            raise ConfigError(f"{path}.{name}={value!r}; allowed is {_describe(hints[name])}")
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty and parameter.kind not in (
+            inspect.Parameter.VAR_KEYWORD,
+            inspect.Parameter.VAR_POSITIONAL,
+        )
+        if required and name not in arguments and name not in runtime:
+            raise ConfigError(f"{path}.{name}: {cls.__name__} needs it; set {path}.{name}=VALUE")
+
+
+def _type_hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__)
+    except (NameError, TypeError):  # some libraries name types that exist for type checkers alone
+        return {}
+
+
+def _contains_target(value: Any) -> bool:
+    return any(True for _ in _targets("", value))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    tower = BeartypeConf(is_pep484_tower=True)  # a whole number is a float too
+    if isinstance(value, bool) and not is_bearable(value, hint):
+        return False
+    return is_bearable(value, hint, conf=tower) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=tower))
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(str(choice) for choice in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0]

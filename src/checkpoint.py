@@ -1,0 +1,159 @@
+"""Weights and training state on disk."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.errors import CheckpointError
+from src.models.original_weights import is_original_layout, rename_original_weights
+from src.run_folder import now, replace_text
+from src.state import TrainState
+
+LOGGER = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+EPOCH_FILE = re.compile(r"epoch_\d{4,}\.pt")
+MAX_NAMED = 4  # keys that an error lists
+
+
+class Checkpoints:
+    """`last.pt` (the whole state), `best.pt` and `epoch_0005.pt` ... (weights) of one run, and their manifest.
+
+    Args:
+        folder: The run's `checkpoints/`.
+        every: Epochs between weights that are kept beside last and best; None keeps none.
+        keep: How many of these stay, the newest.
+    """
+
+    def __init__(self, folder: Path, every: int | None, keep: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.keep = keep
+        manifest = folder / MANIFEST
+        self.entries: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
+
+    def save_epoch(self, state: TrainState, is_best: bool) -> None:
+        """What is due after an epoch."""
+        weights = {"model": state.model.state_dict(), "epoch": state.epoch}
+        if is_best:
+            self._save("best.pt", weights, state)
+        if self.every is not None and state.epoch % self.every == 0:
+            self._save(f"epoch_{state.epoch:04d}.pt", weights, state)
+            self._drop_old()
+        self.save_last(state)
+
+    def save_last(self, state: TrainState) -> None:
+        """The whole state: training goes on from it, in the middle of an epoch too."""
+        self._save("last.pt", state.state_dict(), state)
+
+    def load_last(self, state: TrainState) -> None:
+        """Continues `state` from `last.pt`.
+
+        Raises:
+            CheckpointError: If it is not there, damaged, or of another network.
+        """
+        file = self.folder / "last.pt"
+        saved = read_checkpoint(file, self.entries.get(file.name, {}).get("sha256"))
+        check_fit(file, saved["model"], state.model)
+        state.load_state_dict(saved)
+
+    def _save(self, name: str, content: dict[str, Any], state: TrainState) -> None:
+        path = self.folder / name
+        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            digest = sha256(temporary)
+            size = temporary.stat().st_size
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.entries[name] = {"size": size, "sha256": digest, "epoch": state.epoch, "step": state.step}
+        self.entries[name] |= {"best_score": state.best_score, "best_epoch": state.best_epoch, "saved": now()}
+        self._write_manifest()
+
+    def _drop_old(self) -> None:
+        for name in sorted(name for name in self.entries if EPOCH_FILE.fullmatch(name))[: -self.keep]:
+            (self.folder / name).unlink(missing_ok=True)
+            del self.entries[name]
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        replace_text(self.folder / MANIFEST, json.dumps(self.entries, indent=2) + "\n")
+
+
+def read_checkpoint(file: Path, digest: str | None = None) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU. Only tensors and plain values are ever loaded, never code.
+
+    Raises:
+        CheckpointError: If the file is not there, is not what was written, or cannot be read.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such checkpoint")
+    if digest is not None and sha256(file) != digest:
+        raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFEST}); use another checkpoint")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for what is not a checkpoint
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: not a checkpoint that can be loaded safely ({first})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds {type(content).__name__}, expected a dictionary of tensors")
+    return content
+
+
+def load_weights(file: Path, model: nn.Module) -> None:
+    """Starts a network from another run's checkpoint or from weights that the original script saved.
+
+    Raises:
+        CheckpointError: If they do not fit; the message names the keys.
+    """
+    content = read_checkpoint(file)
+    weights = content["model"] if isinstance(content.get("model"), dict) else content
+    if is_original_layout(weights):
+        weights = rename_original_weights(weights)
+    check_fit(file, weights, model)
+    model.load_state_dict(weights)
+    LOGGER.info("weights from %s", file)
+
+
+def check_fit(file: Path, weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Raises CheckpointError unless keys and shapes are those of the network."""
+    wanted = model.state_dict()
+    problems = []
+    if missing := [key for key in wanted if key not in weights]:
+        problems.append(f"lacks {_some(missing)}")
+    if extra := [key for key in weights if key not in wanted]:
+        problems.append(f"has {_some(extra)} too")
+    shared = [key for key in wanted if key in weights]
+    other = [key for key in shared if getattr(weights[key], "shape", None) != wanted[key].shape]
+    if other:
+        shapes = [f"{key} {list(getattr(weights[key], 'shape', []))} instead of {list(wanted[key].shape)}" for key in other]
+        problems.append(f"has other shapes: {_some(shapes)}")
+    if problems:
+        raise CheckpointError(
+            f"{file} does not fit the network: it {'; it '.join(problems)};"
+            " use the model.* keys and the number of classes that it was trained with"
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def sha256(file: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""The front door: composes and checks everything, each point of a sweep too, before anything is made on disk."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config import HARMLESS_KEYS, Config, check_config
+from src.config_errors import check_added_keys, explain
+from src.errors import ConfigError, UserError
+from src.help import CONF
+from src.redaction import Redactor
+from src.run_folder import OUTPUTS, Interrupted, Launch, claim_folder, short_hash, slug
+from src.studies.isolation import end_with_parent, quoted, run_job
+from src.studies.points import expand_points, is_sweep
+
+Task = Callable[[Config, Launch], float]
+
+
+def main(task: Task, check: Callable[[Config], None], config_name: str = "config") -> None:
+    """Runs what the command line asks for and ends the process with its exit code.
+
+    Args:
+        task: Trains one composed and checked configuration.
+        check: Checks what only torch and the data can tell; raises UserError. Called for each point of a sweep.
+        config_name: Stem of the primary YAML file in conf/.
+    """
+    end_with_parent()
+    arguments = get_args_parser().parse_args()
+    redactor = Redactor(arguments.overrides)
+    try:
+        if arguments.hydra_help or arguments.info or arguments.shell_completion:
+            hand_to_hydra(config_name)
+        elif arguments.cfg:
+            print_config(arguments, config_name)
+        elif arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
+            sweep(arguments.overrides, check, config_name)
+        else:
+            launch, config = prepare(config_name, arguments.overrides)
+            task(config, launch)
+    except UserError as error:
+        sys.exit(f"error: {redactor.text(str(error))}")
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def print_config(arguments: Any, config_name: str) -> None:
+    """`--cfg job`: the checked configuration, as text."""
+    launch, _ = prepare(config_name, arguments.overrides)
+    if arguments.cfg != "job" or arguments.package:
+        hand_to_hydra(config_name)
+    else:
+        print(launch.config_yaml if arguments.resolve else launch.written_yaml, end="")
+
+
+def sweep(overrides: list[str], check: Callable[[Config], None], config_name: str) -> None:
+    """Checks every point, claims the sweep's folder and lets Hydra's sweeper and launcher run the jobs."""
+    base, _ = prepare(config_name, [override for override in overrides if not is_sweep(override)])
+    ids = []
+    for point in expand_points(overrides, base.config["study"]):
+        launch, config = prepare(config_name, point)
+        try:
+            check(config)
+        except UserError as error:
+            raise ConfigError(f"{' '.join(point)}: {error}") from error
+        ids.append(launch.short_id)
+    if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
+        folder = claim_folder(OUTPUTS / "multirun" / base.config["name"], short_hash(ids))
+        sys.argv.append(f"hydra.sweep.dir={quoted(folder)}")
+        print(f"sweep of {len(ids)} jobs: {folder}", flush=True)
+    hand_to_hydra(config_name)
+
+
+def hand_to_hydra(config_name: str) -> None:
+    """Lets Hydra do the rest of the command line: its own flags, or the jobs of a sweep."""
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run_job)()
+
+
+def prepare(config_name: str, overrides: list[str]) -> tuple[Launch, Config]:
+    """Composes and checks one configuration without importing torch.
+
+    Raises:
+        ConfigError: In one line, for everything that is wrong with it.
+    """
+    try:
+        composed = compose_config(config_name, overrides)
+        check_added_keys(composed, overrides, lambda words: compose_config(config_name, words))
+        hydra_node = composed.hydra
+        with open_dict(composed):
+            del composed["hydra"]
+        written: Any = OmegaConf.to_container(composed)
+        written_yaml = OmegaConf.to_yaml(composed)
+        redactor = Redactor(overrides, written)
+        OmegaConf.resolve(composed)
+        composed.name = run_name(composed.name, hydra_node.runtime.choices)
+        config = OmegaConf.to_object(composed)
+        resolved: Any = OmegaConf.to_container(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+    assert isinstance(config, Config)
+    check_config(config)
+    folder = hydra_node.run.dir if any(word.startswith("hydra.run.dir=") for word in overrides) else None
+    launch = Launch(
+        command=[Path(sys.executable).name, "-m", f"src.{Path(sys.argv[0]).stem}", *sys.argv[1:]],
+        overrides=overrides,
+        folder=Path(folder) if folder else None,
+        config=resolved,
+        config_yaml=OmegaConf.to_yaml(composed),
+        written_yaml=written_yaml,
+        short_id=result_id(resolved),
+        redactor=redactor,
+    )
+    return launch, config
+
+
+def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
+    """The composed configuration with Hydra's own node."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose(config_name, overrides, return_hydra_config=True)
+
+
+def run_name(name: str | None, choices: DictConfig) -> str:
+    """The folder under outputs/: the name as a slug, else the experiment's, else <model>_<dataset>."""
+    return slug(name or choices.get("experiment") or f"{choices['model']}_{choices['dataset']}")
+
+
+def result_id(config: dict[str, Any]) -> str:
+    """Hash of every key that changes the result."""
+    kept = OmegaConf.to_container(OmegaConf.create(config))
+    for key in HARMLESS_KEYS:
+        *parents, last = key.split(".")
+        node: Any = kept
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(last, None)
+    return short_hash(kept)

@@ -1,0 +1,111 @@
+"""The keys that this project owns: their types, meaning and allowed values. The values stand in conf/."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from src.errors import ConfigError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass
+class MonitorConfig:
+    """Which score decides what `best` is."""
+
+    tag: str = MISSING  # any tag of metrics.csv
+    mode: str = MISSING  # max, min
+
+
+@dataclass
+class TrainingConfig:
+    """How long to train, and what is written meanwhile."""
+
+    epochs: int = MISSING
+    patience: int | None = MISSING  # stop after so many epochs without a better monitor.tag; null: never
+    resume: str = MISSING  # never, auto (the newest unfinished run of the same id), or a run's folder
+    checkpoint_every: int | None = MISSING  # epochs between weights that are kept beside last and best; null: none
+    checkpoint_keep: int = MISSING  # how many of these are kept, the newest
+    log_every: int = MISSING  # steps between readings of the loss from the device
+    panel_every: int = MISSING  # epochs between pictures of predictions and gates
+    panel_images: int = MISSING  # validation images in them
+    baselines: bool = MISSING  # print what trivial predictors score beside the result
+
+
+@dataclass
+class LoaderConfig:
+    """How batches are made."""
+
+    batch_size: int = MISSING
+    num_workers: int = MISSING  # processes that augment; 0: the training process itself
+    drop_last: bool = MISSING  # leave out an epoch's last, smaller batch (training only)
+
+
+@dataclass
+class Config:
+    """A whole run. The groups at the end hold a `_target_` and its arguments; its signature is their schema."""
+
+    name: str | None = MISSING  # folder under outputs/; null: the experiment's name, or <model>_<dataset>
+    seed: int = MISSING
+    device: str = MISSING  # auto, cpu, cuda, cuda:1, mps
+    precision: str = MISSING  # auto (bf16 where the hardware multiplies it), fp32, bf16, fp16
+    threads: int | None = MISSING  # CPU threads of torch; null: torch decides
+    deterministic: bool = MISSING  # same numbers from run to run on CUDA, at some cost in speed
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    study: Any = None
+    model: Any = MISSING
+    dataset: Any = MISSING
+    augmentation: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+# What a result does not depend on: left out of a run's id.
+HARMLESS_KEYS = (
+    "name",
+    "study",
+    "training.resume",
+    "training.checkpoint_every",
+    "training.checkpoint_keep",
+    "training.log_every",
+    "training.panel_every",
+    "training.panel_images",
+    "training.baselines",
+    "loader.num_workers",
+    "dataset.root",
+)
+
+
+def check_config(config: Config) -> None:
+    """Raises ConfigError at the first value that is not allowed."""
+    training, loader = config.training, config.loader
+    for key, value, least in (
+        ("training.epochs", training.epochs, 1),
+        ("training.patience", training.patience, 1),
+        ("training.checkpoint_every", training.checkpoint_every, 1),
+        ("training.checkpoint_keep", training.checkpoint_keep, 1),
+        ("training.log_every", training.log_every, 1),
+        ("training.panel_every", training.panel_every, 1),
+        ("training.panel_images", training.panel_images, 1),
+        ("loader.batch_size", loader.batch_size, 1),
+        ("loader.num_workers", loader.num_workers, 0),
+        ("threads", config.threads, 1),
+        ("seed", config.seed, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{key}={value}; allowed are whole numbers from {least}")
+    if config.precision not in PRECISIONS:
+        raise ConfigError(f"precision={config.precision}; allowed are {', '.join(PRECISIONS)}")
+    if config.monitor.mode not in ("max", "min"):
+        raise ConfigError(f"monitor.mode={config.monitor.mode}; allowed are max, min")
+    if not DEVICES.fullmatch(config.device):
+        raise ConfigError(f"device={config.device}; allowed are auto, cpu, cuda, cuda:1 (any number), mps")

@@ -1,0 +1,118 @@
+"""What a person sees while a run goes on; the same lines go to `train.log`."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from src.loop import EpochRecord, StepRecord
+from src.redaction import Redactor
+
+LOGGER = logging.getLogger("src")
+QUIET_SECONDS = 30  # between lines about an epoch under way, where there is no terminal to draw a bar on
+
+
+class LogFormatter(logging.Formatter):
+    """Takes secrets out of messages and tracebacks."""
+
+    def __init__(self, pattern: str, redactor: Redactor) -> None:
+        super().__init__(pattern)
+        self.redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return self.redactor.text(super().format(record))
+
+
+class ProgressView:
+    """A bar on a terminal, else plain lines, for steps; one line for each epoch.
+
+    Args:
+        log_file: Receives every line, with the time.
+        epochs: Of the whole run.
+        redactor: Takes secrets out of what is shown.
+    """
+
+    def __init__(self, log_file: Path, epochs: int, redactor: Redactor) -> None:
+        self.epochs = epochs
+        self.console = Console()
+        self.bar = _make_bar(self.console) if self.console.is_terminal else None
+        self.task = self.bar.add_task("", total=1, speed="") if self.bar else None
+        self.epoch_start = self.last_line = time.perf_counter()
+        self.images_at_start: int | None = None
+        self._open_log(log_file, redactor)
+
+    def __enter__(self) -> "ProgressView":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+        LOGGER.removeHandler(self.file_handler)
+        self.file_handler.close()
+
+    def step(self, record: StepRecord) -> None:
+        """Shows how far the epoch is."""
+        now = time.perf_counter()
+        if self.images_at_start is None:  # the first step also pays for what is made once
+            self.images_at_start, self.epoch_start = record.images, now
+        speed = (record.images - self.images_at_start) / max(now - self.epoch_start, 1e-9)
+        if self.bar and self.task is not None:
+            total = self.epochs * record.num_steps
+            done = (record.epoch - 1) * record.num_steps + record.step
+            shown = f"epoch {record.epoch}/{self.epochs}"
+            self.bar.update(self.task, description=shown, total=total, completed=done, speed=f"{speed:.1f} images/s")
+        elif now - self.last_line > QUIET_SECONDS:
+            left = (record.num_steps - record.step) * (now - self.epoch_start) / max(record.step - 1, 1)
+            LOGGER.info(
+                "epoch %d/%d  step %d/%d  %.1f images/s  %.0f s left of the epoch",
+                *(record.epoch, self.epochs, record.step, record.num_steps, speed, left),
+            )
+            self.last_line = now
+
+    def epoch(self, record: EpochRecord) -> None:
+        """One line of scores."""
+        scores = record.scores
+        absent = f"  (no pixel of {', '.join(record.absent)})" if record.absent else ""
+        LOGGER.info(
+            "epoch %d/%d  train loss %.4f  val loss %.4f  val mIoU %.4f  pixel accuracy %.4f  %.1f s  %.1f images/s%s%s",
+            *(record.epoch, self.epochs, scores["train/loss"], scores["val/loss"], scores["val/miou"]),
+            *(scores["val/pixel_accuracy"], scores["time/epoch_seconds"], scores["speed/images_per_second"]),
+            "  best so far" if record.is_best else "",
+            absent,
+        )
+        self.images_at_start, self.last_line = None, time.perf_counter()
+
+    def _open_log(self, log_file: Path, redactor: Redactor) -> None:
+        LOGGER.setLevel(logging.DEBUG)
+        LOGGER.propagate = False
+        for handler in list(LOGGER.handlers):
+            LOGGER.removeHandler(handler)
+        if self.bar:
+            shown: logging.Handler = RichHandler(console=self.console, show_time=False, show_level=False, show_path=False)
+        else:
+            shown = logging.StreamHandler(sys.stdout)
+        shown.setLevel(logging.INFO)
+        shown.setFormatter(LogFormatter("%(message)s", redactor))
+        self.file_handler = logging.FileHandler(log_file, encoding="utf-8")
+        self.file_handler.setFormatter(LogFormatter("%(asctime)s %(message)s", redactor))
+        LOGGER.addHandler(shown)
+        LOGGER.addHandler(self.file_handler)
+
+
+def _make_bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)

@@ -1,0 +1,1 @@
+"""The data sets: reading, checking, augmenting."""

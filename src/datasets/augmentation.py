@@ -1,0 +1,62 @@
+"""Resizing, and random transforms whose randomness depends on (seed, epoch, index) alone."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import albumentations as A
+import cv2
+import numpy as np
+
+cv2.setNumThreads(0)  # samples are small and loader workers many: OpenCV's own threads only get in the way
+
+Sample = tuple[np.ndarray, np.ndarray]
+
+
+class Augmentation:
+    """Random albumentations transforms of an image and its mask.
+
+    albumentations 2.0.8 repeats its own random numbers in every worker and epoch, so each sample's generator is set
+    from (seed, epoch, index): the same whatever the number of workers, the order and the point of a resume.
+
+    Args:
+        transforms: Applied in turn. Those that resample masks must do so with NEAREST_EXACT (see `resize`).
+        from_native: Whether the transforms see the image at its native size and themselves bring it to
+            `dataset.image_size` (as a random crop does), or after the resize.
+    """
+
+    def __init__(self, transforms: Sequence[A.BasicTransform], from_native: bool = False) -> None:
+        self.compose = A.Compose(list(transforms))
+        self.from_native = from_native
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, key: Sequence[int]) -> Sample:
+        """Image uint8 [height, width, 3] and mask uint8 [height, width], transformed; `key` seeds the randomness."""
+        generator = np.random.default_rng(list(key))
+        python_random = random.Random(int(generator.integers(2**63)))
+        for transform in _walk(self.compose):
+            transform.set_random_state(generator, python_random)
+        result = self.compose(image=image, mask=mask)
+        return result["image"], result["mask"]
+
+
+def _walk(compose: A.BaseCompose) -> Iterator[A.BaseCompose | A.BasicTransform]:
+    yield compose
+    for transform in compose.transforms:
+        if isinstance(transform, A.BaseCompose):
+            yield from _walk(transform)
+        else:
+            yield transform
+
+
+def resize(image: np.ndarray, mask: np.ndarray, size: Sequence[int] | None) -> Sample:
+    """Brings image and mask to `size` (height, width), so that they stay aligned; None leaves them.
+
+    Both sample at pixel centres: the usual INTER_NEAREST floors instead, which shifts a 224x224 mask by up to half a
+    pixel against its image and costs a perfect prediction 8 points of mIoU on CamVid's val.
+    """
+    if size is None or tuple(size) == mask.shape:
+        return image, mask
+    width_height = (size[1], size[0])
+    return (
+        cv2.resize(image, width_height, interpolation=cv2.INTER_LINEAR),
+        cv2.resize(mask, width_height, interpolation=cv2.INTER_NEAREST_EXACT),
+    )

@@ -1,0 +1,37 @@
+"""What a result was computed with: commit, packages, machine."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "albumentations", "opencv-python-headless", "pillow", "tensorboard")
+
+
+def describe_environment() -> tuple[dict[str, Any], str]:
+    """Facts for `run.json`, and the uncommitted changes of the source as a patch."""
+    commit, patch = _git_state()
+    facts = {"host": socket.gethostname(), "process": os.getpid(), "packages": package_versions()}
+    return facts | {"git_commit": commit, "git_dirty": bool(patch)}, patch
+
+
+def package_versions() -> dict[str, str]:
+    """Version of Python and of each package that changes results."""
+    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    return {"python": sys.version.split()[0]} | {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def _git_state() -> tuple[str | None, str]:
+    """Commit and uncommitted changes of the source; (None, "") where there is no git."""
+    if shutil.which("git") is None:
+        return None, ""
+    commit = _git("rev-parse", "HEAD")
+    return (commit.strip(), _git("diff", "HEAD")) if commit else (None, "")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, errors="replace")
+    return done.stdout if done.returncode == 0 else ""

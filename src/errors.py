@@ -1,0 +1,21 @@
+"""What a person did wrong, told in one line: what was given, what is allowed, what to do."""
+
+
+class UserError(ValueError):
+    """Stops the program with exit code 1 and its message as the only output."""
+
+
+class ConfigError(UserError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(UserError):
+    """An image, mask or folder that cannot be used; the message names the file."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be read or does not fit; the message names file and keys."""
+
+
+class NonFiniteLossError(UserError):
+    """The training loss was not a finite number; the weights are those from before that step."""

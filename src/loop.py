@@ -1,0 +1,250 @@
+"""Optimisation: plain functions over a `TrainState`. No files, no Hydra, no console."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from src.datasets.sampler import EpochSampler
+from src.device import Compute, Normalize, peak_memory_mib
+from src.errors import NonFiniteLossError
+from src.metrics import compute_scores, count_confusion
+from src.state import NEVER, TrainState
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What training needs and does not change.
+
+    Attributes:
+        train_loader: Batches of (uint8 images, uint8 masks), ordered by `sampler`.
+        sampler: Told which epoch comes.
+        val_loader: The same images in the same order each time.
+        class_names: Of the scored classes; class i has id i.
+        extra_classes: Whether ids beyond the scored classes are learnt too (`dataset.labels=index`).
+    """
+
+    train_loader: DataLoader[tuple[Tensor, Tensor]]
+    sampler: EpochSampler
+    val_loader: DataLoader[tuple[Tensor, Tensor]]
+    normalize: Normalize
+    compute: Compute
+    loss: nn.Module
+    num_classes: int
+    ignore_index: int
+    class_names: tuple[str, ...]
+    extra_classes: bool
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A training step is done. `loss` is the epoch's mean so far, read every `log_every` steps, else None."""
+
+    epoch: int
+    step: int
+    num_steps: int
+    images: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An epoch is trained and validated.
+
+    Attributes:
+        epoch: Counted from 1.
+        scores: Value of each tag.
+        absent: Scored classes without a pixel in the validation truth; no mean counts them.
+        confusion: Of validation, int64 [classes, classes], truth by prediction.
+        is_best: Whether the monitored tag is better than in every epoch before.
+    """
+
+    epoch: int
+    scores: dict[str, float]
+    absent: tuple[str, ...]
+    confusion: np.ndarray
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss (mean over the images) and confusion matrix of a split."""
+
+    loss: float
+    confusion: np.ndarray
+
+
+def fit(
+    state: TrainState, setup: Setup, *, epochs: int, log_every: int, monitor_tag: str, monitor_mode: str
+) -> Iterator[StepRecord | EpochRecord]:
+    """Trains up to `epochs` epochs from wherever `state` stands.
+
+    Yields a record after each step and each epoch. The state is whole at each yield: what is saved there continues
+    exactly.
+
+    Raises:
+        NonFiniteLossError: If a loss or gradient is not finite; the weights are those from before that step.
+    """
+    while state.epoch < epochs:
+        clock = Clock(state.totals.images)
+        yield from train_epoch(state, setup, log_every, clock)
+        scores = _train_scores(state, setup) | clock.scores(state.totals.images)
+        evaluation = evaluate(state.model, setup)
+        val_scores = compute_scores(evaluation.confusion, setup.class_names)
+        scores |= {"val/loss": evaluation.loss, "val/miou": val_scores.miou}
+        scores |= {"val/pixel_accuracy": val_scores.pixel_accuracy, "val/class_accuracy": val_scores.class_accuracy}
+        scores |= {f"val/iou/{name}": iou for name, iou in val_scores.iou.items()}
+        if setup.extra_classes:
+            scores["val/accuracy_all_pixels"] = val_scores.accuracy_all_pixels
+        scores |= {"time/epoch_seconds": clock.elapsed(), "memory/peak_mib": peak_memory_mib(setup.compute.device)}
+        state.scheduler.step()
+        state.epoch, state.step = state.epoch + 1, 0
+        state.totals.reset()
+        is_best = state.note_score(scores[monitor_tag], monitor_mode)
+        yield EpochRecord(state.epoch, scores, val_scores.absent, evaluation.confusion, is_best)
+
+
+def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: "Clock") -> Iterator[StepRecord]:
+    """The steps of the epoch under way that are still to be done."""
+    state.model.train()
+    setup.sampler.begin(state.epoch, skip=state.totals.images)
+    num_steps = state.step + len(setup.train_loader)
+    for images, masks in clock.waiting_for(setup.train_loader):
+        train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device, non_blocking=True))
+        state.step += 1
+        state.totals.images += len(images)
+        read_now = state.step % log_every == 0 or state.step == num_steps
+        loss = _read_loss(state) if read_now else None
+        yield StepRecord(state.epoch + 1, state.step, num_steps, state.totals.images, loss)
+    clock.training_done()
+
+
+def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -> None:
+    """Forward, backward and update; nothing is updated once a loss or gradient was not finite."""
+    with setup.compute.autocast():
+        logits = state.model(images)
+    loss = setup.loss(logits, masks)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimizer)
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+
+    totals = state.totals
+    finite = torch.isfinite(loss.detach())
+    if not state.scaler.is_enabled():  # the scaler meets overflowing gradients by itself and lowers its scale
+        finite = finite & torch.isfinite(norm)
+    totals.bad_step = torch.where(finite | (totals.bad_step != NEVER), totals.bad_step, state.step)
+    update_weights(state, ok=totals.bad_step == NEVER)
+
+    totals.loss += loss.detach() * len(images)
+    totals.gradient_norm += norm
+    totals.confusion += count_confusion(logits.detach(), masks, setup.ignore_index)
+
+
+def update_weights(state: TrainState, ok: Tensor) -> None:
+    """One optimizer step if the scalar `ok` is true, decided on the device where the optimizer can."""
+    if state.scaler.is_enabled() or ok.device.type == "cpu" or not _skips_on_device(state.optimizer):
+        if ok.item():  # costs nothing on the CPU, a wait elsewhere
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+        return
+    # Fused optimizers read these two, as they do for the gradient scaler, and skip the step on the device.
+    state.optimizer.grad_scale, state.optimizer.found_inf = None, (~ok).float()  # type: ignore[attr-defined]
+    state.optimizer.step()
+
+
+def _skips_on_device(optimizer: Optimizer) -> bool:
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _read_loss(state: TrainState) -> float:
+    totals = state.totals
+    loss, bad_step = torch.stack([totals.loss / totals.images, totals.bad_step.float()]).tolist()
+    if bad_step != NEVER:
+        raise NonFiniteLossError(
+            f"epoch {state.epoch + 1}, step {int(bad_step) + 1}: the loss or its gradient is not a finite number;"
+            " the weights are kept as they were before that step. Try a smaller optimizer.lr or precision=fp32"
+        )
+    return loss
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, setup: Setup) -> Evaluation:
+    """Loss and confusion matrix of the validation split; leaves weights and BatchNorm statistics as they are."""
+    model.eval()
+    device = setup.compute.device
+    loss, images_seen = torch.zeros((), device=device), 0
+    confusion = torch.zeros(setup.num_classes, setup.num_classes, dtype=torch.int64, device=device)
+    for images, masks in setup.val_loader:
+        images, masks = setup.normalize(images), masks.to(device, non_blocking=True)
+        with setup.compute.autocast():
+            logits = model(images)
+        loss += setup.loss(logits, masks) * len(images)
+        confusion += count_confusion(logits, masks, setup.ignore_index)
+        images_seen += len(images)
+    return Evaluation(loss.item() / images_seen, confusion.cpu().numpy())
+
+
+@torch.no_grad()
+def predict(model: nn.Module, setup: Setup, images: Tensor) -> np.ndarray:
+    """The predicted class of each pixel of uint8 images [batch, height, width, 3]: uint8 [batch, height, width]."""
+    model.eval()
+    with setup.compute.autocast():
+        logits = model(setup.normalize(images))
+    return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+
+
+def _train_scores(state: TrainState, setup: Setup) -> dict[str, float]:
+    totals = state.totals
+    accuracy = compute_scores(totals.confusion.cpu().numpy(), setup.class_names)
+    scores = {
+        "train/loss": totals.loss.item() / totals.images,
+        "train/pixel_accuracy": accuracy.pixel_accuracy,
+        "train/gradient_norm": totals.gradient_norm.item() / state.step,
+        "lr": float(state.optimizer.param_groups[0]["lr"]),
+    }
+    if setup.extra_classes:
+        scores["train/accuracy_all_pixels"] = accuracy.accuracy_all_pixels
+    return scores
+
+
+class Clock:
+    """Where the seconds of an epoch go."""
+
+    def __init__(self, images_before: int) -> None:
+        self.images_before = images_before  # of the epoch, seen by the process that this one resumes
+        self.start = time.perf_counter()
+        self.waited = 0.0
+        self.trained = 0.0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def waiting_for(self, loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The loader's batches; counts the time that each takes to arrive."""
+        batches = iter(loader)
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def training_done(self) -> None:
+        """The last step is done; its loss has been read, so the device has caught up."""
+        self.trained = self.elapsed()
+
+    def elapsed(self) -> float:
+        """Seconds since the epoch began."""
+        return time.perf_counter() - self.start
+
+    def scores(self, images: int) -> dict[str, float]:
+        """Training speed and the share of it spent waiting for data."""
+        speed = (images - self.images_before) / self.trained
+        return {"speed/images_per_second": speed, "time/data_wait_share": self.waited / self.trained}

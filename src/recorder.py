@@ -1,0 +1,119 @@
+"""Writes what training yields: metrics files, TensorBoard, pictures."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openpyxl import Workbook
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from src import figures
+from src.loop import EpochRecord
+from src.run_folder import replace_text
+
+Row = dict[str, Any]
+
+
+class Recorder:
+    """One row an epoch in `metrics.csv` and `metrics.jsonl`, the same as TensorBoard scalars, and pictures.
+
+    A value that does not exist (the IoU of an absent class) is an empty cell, null, or no point.
+
+    Args:
+        folder: The run's folder.
+        classes: Name and colour of each scored class.
+        ignore_index: Mask id that pictures show grey.
+        finished_epochs: Rows after this epoch, left by a process that was killed, are dropped.
+    """
+
+    def __init__(
+        self, folder: Path, classes: Sequence[tuple[str, tuple[int, int, int]]], ignore_index: int, finished_epochs: int
+    ) -> None:
+        self.folder = folder
+        self.classes = classes
+        self.ignore_index = ignore_index
+        self.colors = np.zeros((256, 3), np.uint8)
+        self.colors[: len(classes)] = [color for _, color in classes]
+        self.rows = [row for row in read_rows(folder) if row["epoch"] <= finished_epochs]
+        self._rewrite()
+        purge_step = finished_epochs + 1 if finished_epochs else None
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+
+    def write_text(self, title: str, text: str) -> None:
+        """A text in TensorBoard, shown as it is."""
+        self.tensorboard.add_text(title, "    " + text.replace("\n", "\n    "))
+
+    def write(self, record: EpochRecord) -> None:
+        """A row of scores."""
+        row: Row = {"epoch": record.epoch}
+        row |= {tag: value if math.isfinite(value) else None for tag, value in record.scores.items()}
+        self.rows.append(row)
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        with (self.folder / "metrics.csv").open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if len(self.rows) == 1:
+                writer.writeheader()
+            writer.writerow(row)
+        for tag, value in row.items():
+            if tag != "epoch" and value is not None:
+                self.tensorboard.add_scalar(tag, value, record.epoch)
+        self.tensorboard.flush()
+
+    def write_panels(self, epoch: int, images: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> None:
+        """Image, truth, prediction and error of each image; arrays are uint8 [images, height, width(, 3)]."""
+        rows = [
+            figures.compose_panel(image, truth, prediction, self.ignore_index, self.colors)
+            for image, truth, prediction in zip(images, truths, predictions, strict=True)
+        ]
+        for number, row in enumerate(rows):
+            self.tensorboard.add_image(f"panel/{number}", row, epoch, dataformats="HWC")
+        figures.save_rows(self.folder / "figures" / f"panels_epoch_{epoch:04d}.png", rows, figures.COLUMNS, self.classes)
+
+    def write_attention(self, epoch: int, images: np.ndarray, maps: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        """What each gate let through: `maps` holds a float array [images, h, w] for each gate."""
+        rows = [figures.compose_attention(image, [m[number] for m in maps]) for number, image in enumerate(images)]
+        for number, row in enumerate(rows):
+            self.tensorboard.add_image(f"attention/{number}", row, epoch, dataformats="HWC")
+        figures.save_rows(self.folder / "figures" / f"attention_epoch_{epoch:04d}.png", rows, ["image", *names])
+
+    def write_curves(self) -> None:
+        """The curves of all rows so far."""
+        if self.rows:
+            figures.save_curves(self.folder / "figures" / "curves.png", self.rows)
+
+    def close(self) -> None:
+        """Writes the curves and the spreadsheet, and closes TensorBoard's file."""
+        self.write_curves()
+        if self.rows:
+            self._write_spreadsheet()
+        self.tensorboard.close()
+
+    def _rewrite(self) -> None:
+        if self.rows:
+            lines = "".join(json.dumps(row) + "\n" for row in self.rows)
+            replace_text(self.folder / "metrics.jsonl", lines)
+            table = [list(self.rows[0])] + [["" if v is None else v for v in row.values()] for row in self.rows]
+            replace_text(self.folder / "metrics.csv", "".join(",".join(map(str, line)) + "\r\n" for line in table))
+        else:
+            for name in ("metrics.csv", "metrics.jsonl"):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def _write_spreadsheet(self) -> None:
+        book = Workbook(write_only=True)
+        sheet = book.create_sheet("epochs")
+        sheet.append(list(self.rows[0]))
+        for row in self.rows:
+            sheet.append(list(row.values()))
+        book.save(self.folder / "metrics.xlsx")
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,71 @@
+"""Keeps secrets out of everything that is written: keys and environment variables that look like secrets."""
+
+import os
+import re
+from typing import Any
+
+SECRET_NAME = re.compile(r"(?i)(secret|token|passw|api_?key|access_?key|private_?key|credential|auth)")
+# Values that are secrets whatever their key: credentials in an address, and the prefixes of well-known tokens.
+SECRET_VALUE = re.compile(
+    r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]{8,}"
+)
+ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
+ASSIGNMENT = re.compile(r"^([+~]*)([\w./@-]+)=(.*)$", re.DOTALL)
+HIDDEN = "***"
+
+
+class Redactor:
+    """Replaces secrets by `***`.
+
+    Args:
+        overrides: The command's `key=value` words; values of keys that look like secrets are secrets.
+        config: The configuration before interpolation; environment variables with such a name are secrets.
+    """
+
+    def __init__(self, overrides: list[str], config: Any = None) -> None:
+        self.secrets: set[str] = set()
+        for override in overrides:
+            if (match := ASSIGNMENT.match(override)) and SECRET_NAME.search(match[2]):
+                self.secrets.add(match[3])
+        self._collect(config, secret=False)
+        for name in _environment_names([*overrides, *_strings(config)]):
+            if SECRET_NAME.search(name):
+                self.secrets.add(os.environ.get(name, ""))
+        self.secrets = {secret for value in self.secrets for secret in (value, value.strip("'\"")) if len(secret) > 1}
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+        return SECRET_VALUE.sub(HIDDEN, text)
+
+    def tree(self, value: Any) -> Any:
+        """The same dictionaries and lists without secrets in their strings."""
+        if isinstance(value, dict):
+            return {self.text(str(key)): self.tree(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.tree(item) for item in value]
+        return self.text(value) if isinstance(value, str) else value
+
+    def _collect(self, value: Any, secret: bool) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self._collect(item, secret or bool(SECRET_NAME.search(str(key))))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self._collect(item, secret)
+        elif secret and isinstance(value, str) and "${" not in value:
+            self.secrets.add(value)
+
+
+def _environment_names(texts: list[str]) -> list[str]:
+    return [name for text in texts for name in ENVIRONMENT.findall(text)]
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _strings(item)]
+    return [value] if isinstance(value, str) else []

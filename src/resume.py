@@ -1,0 +1,89 @@
+"""Which folder a run works in: a new one, or that of the run which it continues."""
+
+from pathlib import Path
+from typing import Any
+
+from src.config import HARMLESS_KEYS, Config
+from src.errors import ConfigError
+from src.run_folder import OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, is_locked, read_run
+
+UNFINISHED = ("running", "failed", "interrupted")
+
+
+def claim_run(config: Config, launch: Launch) -> RunFolder:
+    """The folder of this run; `is_resumed` says whether training goes on from its `last.pt`.
+
+    Raises:
+        ConfigError: If the run to be continued is not there, is being trained, or was configured differently.
+    """
+    resume = config.training.resume
+    home = OUTPUTS / str(config.name)
+    mark_dead_runs(home)
+    if resume == "never":
+        return RunFolder(_new_folder(launch, home))
+    if resume == "auto":
+        found = launch.folder if launch.folder and _has_last(launch.folder) else _newest_unfinished(home, launch)
+        if found is None:
+            return RunFolder(_new_folder(launch, home))
+    else:
+        found = Path(resume)
+        if not _has_last(found):
+            raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
+    check_same(found, launch, config.training.epochs)
+    return RunFolder(found, is_resumed=True)
+
+
+def mark_dead_runs(home: Path) -> None:
+    """Says in `run.json` of runs whose process is gone that they were killed."""
+    for file in home.glob("*/run.json"):
+        end_dead_run(file.parent, "its process was killed")
+
+
+def _new_folder(launch: Launch, home: Path) -> Path:
+    if launch.folder is None:
+        return claim_folder(home, launch.short_id)
+    if (launch.folder / "run.json").exists():
+        raise ConfigError(
+            f"hydra.run.dir={launch.folder}: holds a run already; use another folder, or training.resume=auto to go on with it"
+        )
+    return launch.folder
+
+
+def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
+    if launch.folder is not None:
+        return None
+    for folder in sorted((file.parent for file in home.glob("*/run.json")), reverse=True):
+        run = read_run(folder)
+        same = run.get("short_id") == launch.short_id and run.get("status") in UNFINISHED
+        if same and _has_last(folder) and not is_locked(folder):
+            return folder
+    return None
+
+
+def _has_last(folder: Path) -> bool:
+    return (folder / "checkpoints" / "last.pt").is_file()
+
+
+def check_same(folder: Path, launch: Launch, epochs: int) -> None:
+    """Raises ConfigError, naming the keys, unless only harmless ones differ from the run's, or it gets more epochs."""
+    before = read_run(folder)
+    old, new = flatten(before.get("config", {})), flatten(launch.redactor.tree(launch.config))
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _harmless(key)]
+    more_epochs = epochs > old.get("training.epochs", 0)
+    refused = [key for key in differing if not (key == "training.epochs" and more_epochs)]
+    # A schedule that ends with the run is stretched when the run is.
+    refused = [key for key in refused if not (more_epochs and old.get(key) == old.get("training.epochs") and new.get(key) == epochs)]
+    if refused:
+        changes = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in refused)
+        raise ConfigError(f"{folder} was trained with other values: {changes}; give them again, or start a new run")
+
+
+def _harmless(key: str) -> bool:
+    return any(key == harmless or key.startswith(f"{harmless}.") for harmless in HARMLESS_KEYS)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values; lists are values."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for name, item in tree.items() for k, v in flatten(item, f"{prefix}.{name}" if prefix else str(name)).items()}

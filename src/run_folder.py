@@ -1,0 +1,181 @@
+"""A run's folder: where it is, who works in it, and `run.json`, which says how the run stands."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from src.errors import ConfigError, UserError
+from src.redaction import Redactor
+
+OUTPUTS = Path("outputs")
+LOGGER = logging.getLogger("src")
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it has saved what it had."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_code = 128 + signal_number
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run was started.
+
+    Attributes:
+        command: Words of the command line.
+        overrides: Those of them that set keys.
+        folder: Given by hand as hydra.run.dir, or None.
+        config: The resolved configuration.
+        config_yaml: The same as text; `written_yaml` is it before interpolations were filled in.
+        short_id: Hash of every key that changes the result.
+        redactor: Takes secrets out of what is written.
+    """
+
+    command: list[str]
+    overrides: list[str]
+    folder: Path | None
+    config: dict[str, Any]
+    config_yaml: str
+    written_yaml: str
+    short_id: str
+    redactor: Redactor
+
+
+def slug(text: str, limit: int = 80) -> str:
+    """The text as one safe folder name: letters, digits, `.`, `_` and `-`; never `..`, a path or a hidden name."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    safe = re.sub(r"\.{2,}", "-", safe).strip("-.")[:limit].rstrip("-.")
+    if not safe:
+        raise ConfigError(f"name={text!r}; use letters, digits, '.', '_' or '-'")
+    return safe
+
+
+def claim_folder(parent: Path, short_id: str) -> Path:
+    """Makes parent/<date_time>_<short id>, which nobody had before; two starts in one second get two folders."""
+    while True:
+        folder = parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{short_id}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            time.sleep(0.1)
+
+
+def short_hash(value: Any) -> str:
+    """Eight hexadecimal digits of any JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+class RunFolder:
+    """The folder that this process alone works in, and its `run.json`.
+
+    Raises:
+        ConfigError: If another process works in it.
+    """
+
+    def __init__(self, path: Path, is_resumed: bool = False) -> None:
+        self.path = path
+        self.is_resumed = is_resumed
+        for name in ("checkpoints", "figures", "tensorboard"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when this process ends
+        except BlockingIOError:
+            raise ConfigError(f"{path}: another process is training in this folder; wait for it or use another") from None
+        self.facts: dict[str, Any] = read_run(path)
+
+    def write(self, **facts: Any) -> None:
+        """Adds facts to `run.json`, in one step."""
+        self.facts |= facts
+        replace_text(self.path / "run.json", json.dumps(self.facts, indent=2, default=str) + "\n")
+
+    @contextlib.contextmanager
+    def running(self, launch: Launch, facts: dict[str, Any]) -> Iterator[None]:
+        """Says in `run.json` that the run is running, and at the end how it ended."""
+        from src.environment import describe_environment
+
+        environment, patch = describe_environment()
+        replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
+        if patch:
+            replace_text(self.path / "diff.patch", launch.redactor.text(patch))
+        self.write(
+            status="running",
+            command=launch.redactor.text(" ".join(launch.command)),
+            overrides=[launch.redactor.text(override) for override in launch.overrides],
+            short_id=launch.short_id,
+            config=launch.redactor.tree(launch.config),
+            start=self.facts.get("start", now()),
+            end=None,
+            error=None,
+            **environment,
+            **facts,
+        )
+        try:
+            yield
+        except Interrupted as error:
+            self._end("interrupted", str(error))
+            raise
+        except KeyboardInterrupt:
+            self._end("interrupted", "stopped from the keyboard")
+            raise
+        except BaseException as error:
+            LOGGER.debug("failed", exc_info=True)  # the traceback goes to train.log, the console gets one line
+            self._end("failed", launch.redactor.text(f"{type(error).__name__}: {error}"))
+            raise
+        self._end("finished", None)
+
+    def _end(self, status: str, error: str | None) -> None:
+        self.write(status=status, end=now(), error=error)
+
+
+def now() -> str:
+    """Local time with its offset, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a folder's `run.json` says; empty where there is none yet."""
+    file = folder / "run.json"
+    if not file.exists():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not readable as JSON ({error})") from error
+
+
+def end_dead_run(folder: Path, reason: str) -> None:
+    """Corrects the `run.json` of a process that was killed and could not say so itself; leaves a living one alone."""
+    facts = read_run(folder)
+    if facts.get("status") == "running" and not is_locked(folder):
+        replace_text(folder / "run.json", json.dumps(facts | {"status": "failed", "end": now(), "error": reason}, indent=2))
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in this folder now."""
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False

@@ -1,0 +1,1 @@
+"""Sweeps: their points, and how each of their jobs is run."""

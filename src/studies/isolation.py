@@ -1,0 +1,64 @@
+"""One job of a sweep: a child process that trains, supervised, so that its death is nobody else's."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.errors import UserError
+from src.run_folder import end_dead_run, read_run
+
+PARENT = "TRAIN_PARENT_PROCESS"
+WATCH_SECONDS = 0.5
+
+
+class JobError(UserError):
+    """A job of the sweep did not finish."""
+
+
+def run_job(_: DictConfig) -> float:
+    """Trains the current Hydra job in a child process and returns the score that its `run.json` gives.
+
+    Raises:
+        JobError: If the child does not finish; it has been named on the console, and its `run.json` says why.
+    """
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    overrides = [word for word in job.overrides.task if not word.startswith("study=")]
+    print(f"job {job.job.num}: {folder.name}", flush=True)
+    command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={quoted(folder)}"]
+    environment = os.environ | {PARENT: str(os.getpid())}
+    code = subprocess.run(command, check=False, env=environment).returncode
+    if code == 0:
+        return float(read_run(folder)["best_score"])
+    reason = f"killed by {signal.Signals(-code).name} (out of memory?)" if code < 0 else f"ended with exit code {code}"
+    end_dead_run(folder, reason)
+    reason = read_run(folder).get("error") or reason
+    print(f"job {job.job.num} failed: {folder.name}: {reason}; see {folder / 'train.log'}", file=sys.stderr, flush=True)
+    raise JobError(f"job {job.job.num}: {reason}")
+
+
+def quoted(path: Path) -> str:
+    """The path as a value that Hydra's grammar takes whole."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def end_with_parent() -> None:
+    """In a sweep's child: ends this process, as SIGTERM would, once the process that started it is gone."""
+    parent = os.environ.get(PARENT)
+    if parent is not None:
+        threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)  # to save and say so
+    os._exit(143)

@@ -1,0 +1,176 @@
+"""Trains a segmentation network. `python -m src.train --help` says how to ask for it."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
+    from src.build import Experiment
+    from src.checkpoint import Checkpoints
+    from src.config import Config
+    from src.loop import EpochRecord
+    from src.recorder import Recorder
+    from src.run_folder import Launch, RunFolder
+
+LOGGER = logging.getLogger("src")
+PURPOSE = "Trains a segmentation network; everything is a key that can be set."
+EXAMPLES = """\
+  python -m src.train                                         AttU_Net on CamVid
+  python -m src.train experiment=quickstart                   on the embedded data set, minutes on two CPU cores
+  python -m src.train model=unet optimizer=adamw optimizer.lr=0.001
+  python -m src.train -m model.init=normal,kaiming seed=0,1   a sweep: one run for each combination
+  python -m src.train training.resume=auto                    goes on where the same command was interrupted"""
+
+
+def train(config: "Config", launch: "Launch") -> float:
+    """One run, from its configuration to its best score; everything it leaves behind lies in its folder."""
+    from src.build import build
+    from src.checkpoint import Checkpoints, load_weights
+    from src.console import ProgressView
+    from src.loop import EpochRecord, fit
+    from src.recorder import Recorder
+    from src.resume import claim_run
+    from src.run_folder import Interrupted
+    from src.signals import StopSignals
+
+    experiment = build(config)
+    state, setup = experiment.state, experiment.setup
+    if config.model.get("weights"):
+        load_weights(Path(config.model["weights"]), state.model)
+
+    run = claim_run(config, launch)
+    checkpoints = Checkpoints(run.path / "checkpoints", config.training.checkpoint_every, config.training.checkpoint_keep)
+    if run.is_resumed:
+        checkpoints.load_last(state)
+
+    with (
+        ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
+        run.running(launch, describe(experiment)),
+        StopSignals() as stop,
+    ):
+        recorder = Recorder(run.path, experiment.val_data.classes, setup.ignore_index, state.epoch)
+        announce(config, launch, run, experiment)
+        recorder.write_text("config", launch.redactor.text(launch.config_yaml))
+        for record in fit(
+            state,
+            setup,
+            epochs=config.training.epochs,
+            log_every=config.training.log_every,
+            monitor_tag=config.monitor.tag,
+            monitor_mode=config.monitor.mode,
+        ):
+            if isinstance(record, EpochRecord):
+                view.epoch(record)
+                recorder.write(record)
+                write_pictures(config, experiment, recorder, record)
+                checkpoints.save_epoch(state, record.is_best)
+                run.write(epoch=state.epoch, best_score=state.best_score, best_epoch=state.best_epoch, scores=record.scores)
+                if config.training.patience and state.epoch - state.best_epoch >= config.training.patience:
+                    LOGGER.info("stopped: no better %s for %d epochs", config.monitor.tag, config.training.patience)
+                    break
+            else:
+                view.step(record)
+            if stop.received:
+                checkpoints.save_last(state)
+                recorder.close()
+                raise Interrupted(stop.received)
+        recorder.close()
+        conclude(config, run, experiment, checkpoints)
+    return state.best_score
+
+
+def describe(experiment: "Experiment") -> dict[str, object]:
+    """Facts about the run that its configuration does not tell, for `run.json`."""
+    setup, state = experiment.setup, experiment.state
+    return {
+        "device": setup.compute.name,
+        "precision": setup.compute.precision,
+        "parameters": sum(p.numel() for p in state.model.parameters()),
+        "num_classes": setup.num_classes,
+        "class_names": setup.class_names,
+        "images": {"train": len(experiment.train_data), "val": len(experiment.val_data)},
+        "data_fingerprint": {"train": experiment.train_data.fingerprint, "val": experiment.val_data.fingerprint},
+        "protocol": experiment.val_data.protocol,
+    }
+
+
+def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "Experiment") -> None:
+    """What is about to happen, in three lines."""
+    facts = run.facts
+    height, width = experiment.val_data.samples[0][1].shape
+    LOGGER.info("run folder: %s%s", run.path, f" (resumed after epoch {experiment.state.epoch})" if run.is_resumed else "")
+    LOGGER.info(
+        "%s with %s parameters on %s in %s; %d training and %d validation images of %dx%d, batches of %d",
+        *(type(experiment.state.model).__name__, f"{facts['parameters']:,}", facts["device"], facts["precision"]),
+        *(len(experiment.train_data), len(experiment.val_data), height, width, config.loader.batch_size),
+    )
+    LOGGER.debug("command: %s", " ".join(launch.command))
+    LOGGER.info("watch it: tensorboard --logdir %s", run.path)
+
+
+def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder", record: "EpochRecord") -> None:
+    """Every `panel_every` epochs, and at the last: predictions and gates on the same validation images."""
+    import numpy as np
+    import torch
+
+    from src.gate_analysis.recording import record_attention
+    from src.loop import predict
+
+    if record.epoch % config.training.panel_every and record.epoch != config.training.epochs:
+        return
+    data = experiment.val_data
+    chosen = np.linspace(0, len(data) - 1, min(config.training.panel_images, len(data))).round().astype(int)
+    images, truths = (np.stack(arrays) for arrays in zip(*(data[int(index)] for index in chosen), strict=True))
+    predictions: list[np.ndarray] = []
+    maps = record_attention(
+        experiment.state.model,
+        lambda: predictions.append(predict(experiment.state.model, experiment.setup, torch.from_numpy(images))),
+    )
+    recorder.write_panels(record.epoch, images, truths, predictions[0])
+    if maps:
+        names = [f"gate {number} ({m.shape[1]}x{m.shape[2]})" for number, m in enumerate(maps, start=1)]
+        recorder.write_attention(record.epoch, images, maps, names)
+    recorder.write_curves()
+
+
+def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", checkpoints: "Checkpoints") -> None:
+    """The result, what to read it beside, and where to look."""
+    from src.datasets.baselines import colour_and_row_miou, majority_map_miou
+
+    state, train, val = experiment.state, experiment.train_data, experiment.val_data
+    LOGGER.info("best %s: %.4f at epoch %d of %d", config.monitor.tag, state.best_score, state.best_epoch, state.epoch)
+    if config.training.baselines:
+        facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
+        majority = majority_map_miou((m for _, m in train.samples), (m for _, m in val.samples), **facts)
+        colour = colour_and_row_miou(train.samples, val.samples, **facts)
+        run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
+        LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
+        LOGGER.info("  best class for each colour and row %.4f", colour)
+    LOGGER.info("checkpoints: %s", checkpoints.folder)
+    LOGGER.info("run folder: %s", run.path)
+    LOGGER.info("look at it: tensorboard --logdir %s", run.path)
+
+
+def main() -> None:
+    """The command line."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from src.help import help_text
+
+        print(help_text("config", "train", PURPOSE, EXAMPLES), end="")
+        return
+    from src import cli
+
+    checked_data: dict[str, int] = {}
+    cli.main(train, lambda config: check(config, checked_data))
+
+
+def check(config: "Config", checked_data: dict[str, int]) -> None:
+    """What only torch and the data can tell about a point of a sweep; see `build.check`."""
+    from src.build import check
+
+    check(config, checked_data)
+
+
+if __name__ == "__main__":
+    main()
