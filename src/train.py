@@ -136,11 +136,11 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
 
 def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", checkpoints: "Checkpoints") -> None:
     """The result, what to read it beside, and where to look."""
-    from src.datasets.baselines import colour_and_row_miou, majority_map_miou
-
     state, train, val = experiment.state, experiment.train_data, experiment.val_data
     LOGGER.info("best %s: %.4f at epoch %d of %d", config.monitor.tag, state.best_score, state.best_epoch, state.epoch)
     if config.training.baselines:
+        from src.datasets.baselines import colour_and_row_miou, majority_map_miou
+
         facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
         majority = majority_map_miou((m for _, m in train.samples), (m for _, m in val.samples), **facts)
         colour = colour_and_row_miou(train.samples, val.samples, **facts)

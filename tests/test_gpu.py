@@ -1,0 +1,87 @@
+"""What only a GPU can show; skipped, saying so, where there is none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.build import Experiment, build
+from src.cli import prepare
+from src.errors import NonFiniteLossError
+from src.loop import fit, train_step
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+@pytest.fixture
+def cuda_experiment(tiny_overrides: list[str]) -> Experiment:
+    _, config = prepare("config", [*tiny_overrides, "device=cuda", "precision=fp32", "model.channels=[8,16,32]"])
+    return build(config)
+
+
+def first_batch(experiment: Experiment) -> tuple[torch.Tensor, torch.Tensor]:
+    setup = experiment.setup
+    setup.sampler.begin(0)
+    images, masks = next(iter(setup.train_loader))
+    return setup.normalize(images), masks.cuda()
+
+
+def test_logits_equal_those_of_the_cpu(cuda_experiment: Experiment) -> None:
+    model = cuda_experiment.state.model.eval()
+    images, _ = first_batch(cuda_experiment)
+    with torch.no_grad():
+        on_gpu = model(images).cpu()
+        on_cpu = model.cpu()(images.cpu())
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_waits_for_nothing(cuda_experiment: Experiment) -> None:
+    state, setup = cuda_experiment.state, cuda_experiment.setup
+    images, masks = first_batch(cuda_experiment)
+    state.model.train()
+    train_step(state, setup, images, masks)  # the first one allocates and picks algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(state, setup, images, masks)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_bad_step_changes_no_weight(tiny_overrides: list[str], optimizer: str) -> None:
+    _, config = prepare("config", [*tiny_overrides, "device=cuda", f"optimizer={optimizer}", "training.log_every=100"])
+    experiment = build(config)
+    state, setup = experiment.state, experiment.setup
+    images, masks = first_batch(experiment)
+    state.model.train()
+    train_step(state, setup, images, masks)
+    state.step = 1
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    train_step(state, setup, images * float("nan"), masks)
+    state.step = 2
+    train_step(state, setup, images, masks)  # a later good one changes nothing either
+    for name, p in state.model.named_parameters():
+        assert torch.equal(p, before[name]), name
+    assert state.totals.bad_step.item() == 1
+
+
+def test_the_bad_step_is_named(cuda_experiment: Experiment) -> None:
+    state, setup = cuda_experiment.state, cuda_experiment.setup
+    records = fit(state, setup, epochs=1, log_every=100, monitor_tag="val/miou", monitor_mode="max")
+    next(records)
+    with torch.no_grad():
+        next(state.model.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="epoch 1, step 2"):
+        list(records)
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp16"])
+def test_half_precision_trains(tiny_overrides: list[str], precision: str, tmp_path: Path) -> None:
+    _, config = prepare("config", [*tiny_overrides, "device=cuda", f"precision={precision}", "training.epochs=8"])
+    experiment = build(config)
+    records = fit(experiment.state, experiment.setup, epochs=8, log_every=10, monitor_tag="val/miou", monitor_mode="max")
+    losses = [record.scores["train/loss"] for record in records if hasattr(record, "scores")]
+    assert losses[-1] < losses[0]
