@@ -7,7 +7,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -28,9 +27,6 @@ ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySwee
 class StudySweeper(Sweeper):
     """Runs every point; a failing one does not keep the others from running, but makes the exit code 1."""
 
-    launcher: Launcher
-    config: DictConfig
-
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's call before `sweep`."""
         self.config = config
@@ -40,8 +36,10 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launches all points and prints how they ended."""
-        study = OmegaConf.to_container(self.config.study) if self.config.study else None
-        points = expand_points(arguments, study)  # type: ignore[arg-type]
+        assert self.config is not None
+        assert self.launcher is not None
+        study: Any = OmegaConf.to_container(self.config.study) if self.config.study else None
+        points = expand_points(arguments, study)
         keys = varying_keys(points)
         names = [f"{number}_{job_name(point, keys)}" for number, point in enumerate(points)]
         jobs = [[*point, f"hydra.sweep.subdir={name}"] for point, name in zip(points, names, strict=True)]

@@ -1,17 +1,13 @@
 """From a configuration to objects: the only place where Hydra meets torch."""
 
-import inspect
 import json
-from collections.abc import Iterator
+import signal
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
-import albumentations as A
 import torch
-from beartype import BeartypeConf
-from beartype.door import is_bearable
 from hydra.errors import HydraException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
@@ -19,8 +15,6 @@ from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 from torch.utils.data import DataLoader
 
 from src.config import Config
-from src.config_errors import nearest
-from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
 from src.datasets.sampler import EpochSampler
 from src.device import Compute, Normalize, choose_compute
@@ -28,16 +22,8 @@ from src.errors import ConfigError, UserError
 from src.loop import Setup
 from src.seeding import seed_everything, use_determinism
 from src.state import EpochTotals, TrainState
+from src.targets import check_targets, innermost
 
-ALLOWED_PREFIXES = ("src.", "torch.nn.", "torch.optim.", "albumentations.", "monai.networks.", "monai.losses.")
-KINDS: dict[str, tuple[type, ...]] = {
-    "model": (nn.Module,),
-    "dataset": (CamVid,),
-    "augmentation": (Augmentation, A.BasicTransform, A.BaseCompose),
-    "loss": (nn.Module,),
-    "optimizer": (Optimizer,),
-    "scheduler": (LRScheduler,),
-}
 NOT_ARGUMENTS = {"model": ("weights",), "scheduler": ("warmup_epochs",)}  # keys that build.py and train.py read
 
 
@@ -64,7 +50,7 @@ def build(config: Config) -> Experiment:
     compute = choose_compute(config.device, config.precision)
     train_data, val_data = build_datasets(config)
     seed_everything(config.seed)
-    model = build_model(config, train_data.num_classes).to(compute.device, memory_format=torch.channels_last)
+    model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = build_state(config, model, compute, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
@@ -124,6 +110,18 @@ def build_scheduler(config: Config, optimizer: Optimizer) -> LRScheduler:
     return ChainedScheduler(parts, optimizer)
 
 
+def stretch_schedule(config: Config, state: TrainState) -> None:
+    """Puts a resumed run on the schedule that this configuration has at its epoch, when it is to last longer."""
+    optimizer = build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))])
+    scheduler = build_scheduler(config, optimizer)
+    for _ in range(state.epoch):
+        optimizer.step()
+        scheduler.step()
+    state.scheduler.load_state_dict(scheduler.state_dict())
+    for group in state.optimizer.param_groups:
+        group["lr"] = optimizer.param_groups[0]["lr"]
+
+
 def build_setup(config: Config, compute: Compute, train_data: CamVid, val_data: CamVid) -> Setup:
     """Loaders, loss and the facts about the data that training needs."""
     loss = build_part(
@@ -162,7 +160,15 @@ def build_loader(config: Config, compute: Compute, data: CamVid, sampler: EpochS
         pin_memory=compute.device.type == "cuda",
         persistent_workers=config.loader.num_workers > 0,
         generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
+        worker_init_fn=leave_signals_to_parent,
     )
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """In a loader worker: the training process decides when to stop, and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: CamVid) -> None:
@@ -192,92 +198,12 @@ def build_part(group: str, node: Any, **runtime: Any) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{group}: needs a _target_, as in conf/{group}/*.yaml")
     node = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS.get(group, ())}
-    for path, part in _targets(group, node):
-        check_target(group, path, part, runtime if part is node else {})
+    check_targets(group, node, runtime)
     try:
         return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
     except UserError:
         raise
     except HydraException as error:
-        raise ConfigError(f"{group}: {_innermost(error)}") from error
+        raise ConfigError(f"{group}: {innermost(error)}") from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{group}: {error}") from error
-
-
-def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every node with a `_target_`, outermost first, and where it stands."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node
-        for key, value in node.items():
-            yield from _targets(f"{path}.{key}", value)
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield from _targets(f"{path}[{number}]", value)
-
-
-def check_target(group: str, path: str, node: dict[str, Any], runtime: dict[str, Any]) -> None:
-    """Raises ConfigError unless the target is an allowed class and takes these arguments."""
-    target = node["_target_"]
-    if not isinstance(target, str) or not target.startswith(ALLOWED_PREFIXES):
-        raise ConfigError(f"{path}._target_={target}; allowed are classes under {', '.join(ALLOWED_PREFIXES)}")
-    try:
-        cls = get_class(target)
-    except Exception as error:
-        raise ConfigError(f"{path}._target_={target}: no such class ({_innermost(error)})") from error
-    if not issubclass(cls, KINDS[group]) or not f"{cls.__module__}.".startswith(ALLOWED_PREFIXES):
-        kinds = " or ".join(kind.__name__ for kind in KINDS[group])
-        raise ConfigError(f"{path}._target_={target}; {group} needs a subclass of {kinds}")
-    check_arguments(path, cls, {key: value for key, value in node.items() if key != "_target_"}, runtime)
-
-
-def check_arguments(path: str, cls: type, arguments: dict[str, Any], runtime: dict[str, Any]) -> None:
-    """Raises ConfigError at an argument that the class does not take, lacks, or takes as another type."""
-    parameters = inspect.signature(cls).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    own = [name for name in parameters if name not in runtime]
-    hints = _type_hints(cls)
-    for name, value in arguments.items():
-        if name in runtime or (name not in parameters and not takes_any):
-            near = nearest(name, own)
-            suggestion = f", did you mean {path}.{near}?" if near else ""
-            raise ConfigError(f"{path}.{name}: no such argument{suggestion}; {cls.__name__} takes {', '.join(own)}")
-        if name in hints and not _contains_target(value) and not _fits(value, hints[name]):
-            raise ConfigError(f"{path}.{name}={value!r}; allowed is {_describe(hints[name])}")
-    for name, parameter in parameters.items():
-        required = parameter.default is inspect.Parameter.empty and parameter.kind not in (
-            inspect.Parameter.VAR_KEYWORD,
-            inspect.Parameter.VAR_POSITIONAL,
-        )
-        if required and name not in arguments and name not in runtime:
-            raise ConfigError(f"{path}.{name}: {cls.__name__} needs it; set {path}.{name}=VALUE")
-
-
-def _type_hints(cls: type) -> dict[str, Any]:
-    try:
-        return get_type_hints(cls.__init__)
-    except (NameError, TypeError):  # some libraries name types that exist for type checkers alone
-        return {}
-
-
-def _contains_target(value: Any) -> bool:
-    return any(True for _ in _targets("", value))
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    tower = BeartypeConf(is_pep484_tower=True)  # a whole number is a float too
-    if isinstance(value, bool) and not is_bearable(value, hint):
-        return False
-    return is_bearable(value, hint, conf=tower) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=tower))
-
-
-def _describe(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(str(choice) for choice in get_args(hint))
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().splitlines()[0]

@@ -73,7 +73,7 @@ class Checkpoints:
                 os.fsync(file.fileno())
             digest = sha256(temporary)
             size = temporary.stat().st_size
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         self.entries[name] = {"size": size, "sha256": digest, "epoch": state.epoch, "step": state.step}

@@ -1,11 +1,9 @@
 """The front door: composes and checks everything, each point of a sweep too, before anything is made on disk."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
 
 import hydra
 from hydra import compose, initialize_config_dir

@@ -22,7 +22,9 @@ def explain(error: Exception) -> ConfigError:
         return ConfigError(f"{error.override}: not of the form key=value ({text.splitlines()[0]})")
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return ConfigError(f"{group}={option}: no such option{_did_you_mean(option, error.options)}; there are {', '.join(error.options)}")
+        return ConfigError(
+            f"{group}={option}: no such option{_did_you_mean(option, error.options)}; there are {', '.join(error.options)}"
+        )
     if isinstance(cause, OmegaConfBaseException) and (match := re.match("Could not override '([^']+)'", text)):
         return _explain_unknown_key(match[1], cause)
     if text.startswith("Error merging override") and cause is not None:

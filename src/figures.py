@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from PIL import Image
 
@@ -23,7 +25,9 @@ def color_mask(mask: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return colors[mask]
 
 
-def compose_panel(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_index: int, colors: np.ndarray) -> np.ndarray:
+def compose_panel(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_index: int, colors: np.ndarray
+) -> np.ndarray:
     """Image, truth, prediction and error (wrong red, ignored grey) side by side: uint8 [height, 4 width + gaps, 3]."""
     error = np.where((truth == prediction)[..., None], RIGHT, WRONG)
     error = np.where((truth == ignore_index)[..., None], IGNORED, error).astype(np.uint8)
@@ -43,7 +47,9 @@ def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def save_rows(path: Path, rows: Sequence[np.ndarray], titles: Sequence[str], legend: Sequence[tuple[str, tuple[int, int, int]]] = ()) -> None:
+def save_rows(
+    path: Path, rows: Sequence[np.ndarray], titles: Sequence[str], legend: Sequence[tuple[str, tuple[int, int, int]]] = ()
+) -> None:
     """Stacks rows of one width into a PNG with column titles and a legend of class colours."""
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     picture = np.concatenate([part for row in rows for part in (row, gap)][:-1], axis=0)
@@ -54,13 +60,13 @@ def save_rows(path: Path, rows: Sequence[np.ndarray], titles: Sequence[str], leg
     for number, title in enumerate(titles):
         axes.text((number + 0.5) / len(titles), 1.01, title, transform=axes.transAxes, ha="center", va="bottom")
     if legend:
-        patches = [Patch(color=np.array(color) / 255, label=name) for name, color in legend]
+        patches = [Patch(color=f"#{bytes(color).hex()}", label=name) for name, color in legend]
         axes.legend(handles=patches, ncol=6, loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
-def save_curves(path: Path, rows: Sequence[dict[str, float | None]]) -> None:
+def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Loss, mIoU and accuracy, IoU of each class, and the learning rate over the epochs, as one PNG."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
     iou_tags = [tag for tag in rows[0] if tag.startswith("val/iou/")]
@@ -72,7 +78,7 @@ def save_curves(path: Path, rows: Sequence[dict[str, float | None]]) -> None:
     plt.close(figure)
 
 
-def _lines(axes: plt.Axes, rows: Sequence[dict[str, float | None]], tags: Sequence[str], title: str) -> None:
+def _lines(axes: Axes, rows: Sequence[dict[str, Any]], tags: Sequence[str], title: str) -> None:
     epochs = [row["epoch"] for row in rows]
     for tag in tags:
         values = [np.nan if row[tag] is None else row[tag] for row in rows]

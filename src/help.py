@@ -23,7 +23,9 @@ Flags: -m, --multirun: one run for each combination of listed values; --cfg job:
 
 def help_text(config_name: str, program: str, purpose: str, examples: str) -> str:
     """Purpose, examples, the options of each group and the keys of the primary configuration with their values."""
-    groups = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+    groups = {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in sorted(CONF.iterdir()) if folder.is_dir()
+    }
     group_lines = [f"  {group + '=':14} {', '.join(options)}" for group, options in groups.items()]
     primary = (CONF / f"{config_name}.yaml").read_text(encoding="utf-8")
     keys = [line for line in primary.partition("\n\n")[2].partition("\nhydra:")[0].splitlines() if line.strip()]

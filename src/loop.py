@@ -1,6 +1,5 @@
 """Optimisation: plain functions over a `TrainState`. No files, no Hydra, no console."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from src.clock import Clock
 from src.datasets.sampler import EpochSampler
 from src.device import Compute, Normalize, peak_memory_mib
 from src.errors import NonFiniteLossError
@@ -109,7 +109,7 @@ def fit(
         yield EpochRecord(state.epoch, scores, val_scores.absent, evaluation.confusion, is_best)
 
 
-def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: "Clock") -> Iterator[StepRecord]:
+def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: Clock) -> Iterator[StepRecord]:
     """The steps of the epoch under way that are still to be done."""
     state.model.train()
     setup.sampler.begin(state.epoch, skip=state.totals.images)
@@ -212,39 +212,3 @@ def _train_scores(state: TrainState, setup: Setup) -> dict[str, float]:
     if setup.extra_classes:
         scores["train/accuracy_all_pixels"] = accuracy.accuracy_all_pixels
     return scores
-
-
-class Clock:
-    """Where the seconds of an epoch go."""
-
-    def __init__(self, images_before: int) -> None:
-        self.images_before = images_before  # of the epoch, seen by the process that this one resumes
-        self.start = time.perf_counter()
-        self.waited = 0.0
-        self.trained = 0.0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-
-    def waiting_for(self, loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The loader's batches; counts the time that each takes to arrive."""
-        batches = iter(loader)
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def training_done(self) -> None:
-        """The last step is done; its loss has been read, so the device has caught up."""
-        self.trained = self.elapsed()
-
-    def elapsed(self) -> float:
-        """Seconds since the epoch began."""
-        return time.perf_counter() - self.start
-
-    def scores(self, images: int) -> dict[str, float]:
-        """Training speed and the share of it spent waiting for data."""
-        speed = (images - self.images_before) / self.trained
-        return {"speed/images_per_second": speed, "time/data_wait_share": self.waited / self.trained}

@@ -72,7 +72,9 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
     more_epochs = epochs > old.get("training.epochs", 0)
     refused = [key for key in differing if not (key == "training.epochs" and more_epochs)]
     # A schedule that ends with the run is stretched when the run is.
-    refused = [key for key in refused if not (more_epochs and old.get(key) == old.get("training.epochs") and new.get(key) == epochs)]
+    refused = [
+        key for key in refused if not (more_epochs and old.get(key) == old.get("training.epochs") and new.get(key) == epochs)
+    ]
     if refused:
         changes = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in refused)
         raise ConfigError(f"{folder} was trained with other values: {changes}; give them again, or start a new run")

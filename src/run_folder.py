@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -21,7 +22,7 @@ OUTPUTS = Path("outputs")
 LOGGER = logging.getLogger("src")
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  it is no error
     """A signal asked the run to stop; it has saved what it had."""
 
     def __init__(self, signal_number: int) -> None:
@@ -88,9 +89,12 @@ class RunFolder:
     def __init__(self, path: Path, is_resumed: bool = False) -> None:
         self.path = path
         self.is_resumed = is_resumed
-        for name in ("checkpoints", "figures", "tensorboard"):
-            (path / name).mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        try:
+            for name in ("checkpoints", "figures", "tensorboard"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("w")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({error.strerror}); use hydra.run.dir=FOLDER") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when this process ends
         except BlockingIOError:
@@ -100,7 +104,7 @@ class RunFolder:
     def write(self, **facts: Any) -> None:
         """Adds facts to `run.json`, in one step."""
         self.facts |= facts
-        replace_text(self.path / "run.json", json.dumps(self.facts, indent=2, default=str) + "\n")
+        write_json(self.path / "run.json", self.facts)
 
     @contextlib.contextmanager
     def running(self, launch: Launch, facts: dict[str, Any]) -> Iterator[None]:
@@ -150,7 +154,18 @@ def replace_text(path: Path, text: str) -> None:
     """Writes the file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
+
+
+def write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Readable JSON; numbers that are not finite become null, which JSON has no word for."""
+    replace_text(path, json.dumps(_finite(facts), indent=2, default=str) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -168,7 +183,7 @@ def end_dead_run(folder: Path, reason: str) -> None:
     """Corrects the `run.json` of a process that was killed and could not say so itself; leaves a living one alone."""
     facts = read_run(folder)
     if facts.get("status") == "running" and not is_locked(folder):
-        replace_text(folder / "run.json", json.dumps(facts | {"status": "failed", "end": now(), "error": reason}, indent=2))
+        write_json(folder / "run.json", facts | {"status": "failed", "end": now(), "error": reason})
 
 
 def is_locked(folder: Path) -> bool:

@@ -25,7 +25,7 @@ EXAMPLES = """\
 
 def train(config: "Config", launch: "Launch") -> float:
     """One run, from its configuration to its best score; everything it leaves behind lies in its folder."""
-    from src.build import build
+    from src.build import build, stretch_schedule
     from src.checkpoint import Checkpoints, load_weights
     from src.console import ProgressView
     from src.loop import EpochRecord, fit
@@ -43,6 +43,8 @@ def train(config: "Config", launch: "Launch") -> float:
     checkpoints = Checkpoints(run.path / "checkpoints", config.training.checkpoint_every, config.training.checkpoint_keep)
     if run.is_resumed:
         checkpoints.load_last(state)
+        if run.facts["config"]["training"]["epochs"] != config.training.epochs:
+            stretch_schedule(config, state)
 
     with (
         ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
@@ -65,7 +67,8 @@ def train(config: "Config", launch: "Launch") -> float:
                 recorder.write(record)
                 write_pictures(config, experiment, recorder, record)
                 checkpoints.save_epoch(state, record.is_best)
-                run.write(epoch=state.epoch, best_score=state.best_score, best_epoch=state.best_epoch, scores=record.scores)
+                run.write(epoch=state.epoch, best_score=state.best_score, best_epoch=state.best_epoch)
+                run.write(final_scores=record.scores, **({"best_scores": record.scores} if record.is_best else {}))
                 if config.training.patience and state.epoch - state.best_epoch >= config.training.patience:
                     LOGGER.info("stopped: no better %s for %d epochs", config.monitor.tag, config.training.patience)
                     break
@@ -106,7 +109,7 @@ def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "
         *(len(experiment.train_data), len(experiment.val_data), height, width, config.loader.batch_size),
     )
     LOGGER.debug("command: %s", " ".join(launch.command))
-    LOGGER.info("watch it: tensorboard --logdir %s", run.path)
+    LOGGER.info("watch it: %s", tensorboard_command(run))
 
 
 def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder", record: "EpochRecord") -> None:
@@ -149,7 +152,15 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
         LOGGER.info("  best class for each colour and row %.4f", colour)
     LOGGER.info("checkpoints: %s", checkpoints.folder)
     LOGGER.info("run folder: %s", run.path)
-    LOGGER.info("look at it: tensorboard --logdir %s", run.path)
+    LOGGER.info("look at it: %s", tensorboard_command(run))
+
+
+def tensorboard_command(run: "RunFolder") -> str:
+    """Shows this run, with the TensorBoard that lies beside this Python."""
+    program = Path(sys.executable).with_name("tensorboard")
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    return f"{program if program.exists() else 'tensorboard'} --logdir {run.path}"
 
 
 def main() -> None:

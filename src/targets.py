@@ -1,0 +1,129 @@
+"""What a `_target_` may be: checked, as text and once resolved, before anything is built."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import albumentations as A
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from src.config_errors import nearest
+from src.datasets.augmentation import Augmentation
+from src.datasets.camvid import CamVid
+from src.errors import ConfigError
+
+ALLOWED_PREFIXES = ("src.", "torch.nn.", "torch.optim.", "albumentations.", "monai.networks.", "monai.losses.")
+KINDS: dict[str, tuple[type, ...]] = {
+    "model": (nn.Module,),
+    "dataset": (CamVid,),
+    "augmentation": (Augmentation, A.BasicTransform, A.BaseCompose),
+    "loss": (nn.Module,),
+    "optimizer": (Optimizer,),
+    "scheduler": (LRScheduler,),
+}
+RESERVED = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")  # Hydra's own, which only build.py may use
+
+
+def check_targets(group: str, node: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """Raises ConfigError unless every target in the node is a class that this group may build, called rightly.
+
+    Args:
+        group: The configuration's group.
+        node: Its `_target_` and arguments, which may hold further targets.
+        runtime: Arguments of the outermost target that come from elsewhere.
+    """
+    for path, part in targets_in(group, node):
+        check_target(group, path, part, runtime if part is node else {})
+
+
+def targets_in(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a `_target_`, outermost first, and where it stands."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from targets_in(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from targets_in(f"{path}[{number}]", value)
+
+
+def locate(target: str) -> Any:
+    """What `package.module.Class` names."""
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def check_target(group: str, path: str, node: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """Raises ConfigError unless the target is an allowed class and takes these arguments."""
+    if reserved := [key for key in RESERVED if key in node]:
+        raise ConfigError(f"{path}.{reserved[0]}: not allowed in a configuration")
+    target = node["_target_"]
+    if not isinstance(target, str) or not target.startswith(ALLOWED_PREFIXES):
+        raise ConfigError(f"{path}._target_={target}; allowed are classes under {', '.join(ALLOWED_PREFIXES)}")
+    try:
+        cls = locate(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}._target_={target}: no such class ({innermost(error)})") from error
+    if not isinstance(cls, type) or not issubclass(cls, KINDS[group]) or not f"{cls.__module__}.".startswith(ALLOWED_PREFIXES):
+        kinds = " or ".join(kind.__name__ for kind in KINDS[group])
+        raise ConfigError(f"{path}._target_={target}; {group} needs a subclass of {kinds}")
+    check_arguments(path, cls, {key: value for key, value in node.items() if key != "_target_"}, runtime)
+
+
+def check_arguments(path: str, cls: type, arguments: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """Raises ConfigError at an argument that the class does not take, lacks, or takes as another type."""
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    own = [name for name in parameters if name not in runtime]
+    hints = _type_hints(cls)
+    for name, value in arguments.items():
+        if name in runtime or (name not in parameters and not takes_any):
+            near = nearest(name, own)
+            suggestion = f", did you mean {path}.{near}?" if near else ""
+            raise ConfigError(f"{path}.{name}: no such argument{suggestion}; {cls.__name__} takes {', '.join(own)}")
+        if name in hints and not _contains_target(value) and not _fits(value, hints[name]):
+            raise ConfigError(f"{path}.{name}={value!r}; allowed is {_describe(hints[name])}")
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty and parameter.kind not in (
+            inspect.Parameter.VAR_KEYWORD,
+            inspect.Parameter.VAR_POSITIONAL,
+        )
+        if required and name not in arguments and name not in runtime:
+            raise ConfigError(f"{path}.{name}: {cls.__name__} needs it; set {path}.{name}=VALUE")
+
+
+def _type_hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__)
+    except (NameError, TypeError):  # some libraries name types that exist for type checkers alone
+        return {}
+
+
+def _contains_target(value: Any) -> bool:
+    return any(True for _ in targets_in("", value))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    tower = BeartypeConf(is_pep484_tower=True)  # a whole number is a float too
+    if isinstance(value, bool) and not is_bearable(value, hint):
+        return False
+    return is_bearable(value, hint, conf=tower) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=tower))
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(str(choice) for choice in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
+
+
+def innermost(error: BaseException) -> str:
+    """First line of what started it all."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0]
