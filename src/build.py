@@ -206,4 +206,4 @@ def build_part(group: str, node: Any, **runtime: Any) -> Any:
     except HydraException as error:
         raise ConfigError(f"{group}: {innermost(error)}") from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{group}: {error}") from error
+        raise ConfigError(f"{group}: {innermost(error)}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from src.errors import CheckpointError
 from src.models.original_weights import is_original_layout, rename_original_weights
@@ -105,8 +105,8 @@ def read_checkpoint(file: Path, digest: str | None = None) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for what is not a checkpoint
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a checkpoint that can be loaded safely ({first})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: holds {type(content).__name__}, expected a dictionary of tensors")
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(f"{file}: holds {type(content).__name__}, expected a dictionary of named tensors")
     return content
 
 
@@ -125,7 +125,7 @@ def load_weights(file: Path, model: nn.Module) -> None:
     LOGGER.info("weights from %s", file)
 
 
-def check_fit(file: Path, weights: dict[str, Tensor], model: nn.Module) -> None:
+def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:
     """Raises CheckpointError unless keys and shapes are those of the network."""
     wanted = model.state_dict()
     problems = []

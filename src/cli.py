@@ -66,8 +66,10 @@ def print_config(arguments: Any, config_name: str) -> None:
 def sweep(overrides: list[str], check: Callable[[Config], None], config_name: str) -> None:
     """Checks every point, claims the sweep's folder and lets Hydra's sweeper and launcher run the jobs."""
     base, _ = prepare(config_name, [override for override in overrides if not is_sweep(override)])
+    other_sweeper = any(override.startswith("hydra/sweeper=") for override in overrides)  # finds its points as it goes
+    points = [] if other_sweeper else expand_points(overrides, base.config["study"])
     ids = []
-    for point in expand_points(overrides, base.config["study"]):
+    for point in points:
         launch, config = prepare(config_name, point)
         try:
             check(config)
@@ -77,7 +79,7 @@ def sweep(overrides: list[str], check: Callable[[Config], None], config_name: st
     if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
         folder = claim_folder(OUTPUTS / "multirun" / base.config["name"], short_hash(ids))
         sys.argv.append(f"hydra.sweep.dir={quoted(folder)}")
-        print(f"sweep of {len(ids)} jobs: {folder}", flush=True)
+        print(f"sweep of {len(ids) or 'as many as it needs'} jobs: {folder}", flush=True)
     hand_to_hydra(config_name)
 
 
@@ -131,8 +133,8 @@ def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
 
 
 def run_name(name: str | None, choices: DictConfig) -> str:
-    """The folder under outputs/: the name as a slug, else the experiment's, else <model>_<dataset>."""
-    return slug(name or choices.get("experiment") or f"{choices['model']}_{choices['dataset']}")
+    """The folder under outputs/: the name as a slug, else the study's or experiment's, else <model>_<dataset>."""
+    return slug(name or choices["study"] or choices["experiment"] or f"{choices['model']}_{choices['dataset']}")
 
 
 def result_id(config: dict[str, Any]) -> str:

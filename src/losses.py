@@ -59,5 +59,6 @@ def median_frequency_weights(class_pixels: np.ndarray, class_image_pixels: np.nd
     """float32 [classes]; see `CrossEntropy`."""
     present = class_pixels > 0
     frequency = np.where(present, class_pixels, 1) / np.where(present, class_image_pixels, 1)
-    weights = np.where(present, np.median(frequency[present]) / frequency, 0.0)
+    median = np.median(frequency[present]) if present.any() else 0.0
+    weights = np.where(present, median / frequency, 0.0)
     return torch.from_numpy(weights).float()

@@ -73,5 +73,5 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(part: float | np.integer, whole: float | np.integer) -> float:
     return float(part / whole) if whole else math.nan

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import albumentations as A
-from beartype import BeartypeConf
+from beartype import BeartypeConf, BeartypeStrategy
 from beartype.door import is_bearable
+from pydantic import ValidationError
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -110,10 +111,10 @@ def _contains_target(value: Any) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    tower = BeartypeConf(is_pep484_tower=True)  # a whole number is a float too
+    conf = BeartypeConf(is_pep484_tower=True, strategy=BeartypeStrategy.On)  # whole numbers are floats too; look at every item
     if isinstance(value, bool) and not is_bearable(value, hint):
         return False
-    return is_bearable(value, hint, conf=tower) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=tower))
+    return is_bearable(value, hint, conf=conf) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=conf))
 
 
 def _describe(hint: Any) -> str:
@@ -123,7 +124,9 @@ def _describe(hint: Any) -> str:
 
 
 def innermost(error: BaseException) -> str:
-    """First line of what started it all."""
+    """What started it all, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, ValidationError):  # albumentations checks its arguments with pydantic
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
     return str(error).strip().splitlines()[0]

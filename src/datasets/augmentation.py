@@ -24,7 +24,7 @@ class Augmentation:
             `dataset.image_size` (as a random crop does), or after the resize.
     """
 
-    def __init__(self, transforms: Sequence[A.BasicTransform], from_native: bool = False) -> None:
+    def __init__(self, transforms: Sequence[A.BasicTransform | A.BaseCompose], from_native: bool = False) -> None:
         self.compose = A.Compose(list(transforms))
         self.from_native = from_native
 

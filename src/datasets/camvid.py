@@ -162,6 +162,6 @@ def _label_facts(labels: Labels, num_classes: int | None, ignore_index: int | No
 def _check_size(size: Sequence[int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise ConfigError(f"dataset.image_size={list(size)}; allowed are [height,width] in pixels, or null")
     return size[0], size[1]

@@ -64,7 +64,7 @@ def _names(files: Iterable[Path]) -> str:
 def read_image(path: Path) -> np.ndarray:
     """An image as uint8 [height, width, 3] RGB; raises DataError when it cannot be decoded whole."""
     with _decoded(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -78,7 +78,7 @@ def read_mask(path: Path) -> np.ndarray:
             raise DataError(
                 f"{path}: a mask of mode {mask.mode}; allowed are 8-bit grey or palette PNGs whose values are class ids"
             )
-        return np.asarray(mask)
+        return np.array(mask)
 
 
 @contextmanager
@@ -86,12 +86,12 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
     """Opens and decodes an image whole; every failure becomes a DataError with the file's name."""
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; copy it again")
-    try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); copy it again") from error
-    with image:
+    with path.open("rb") as file:
+        try:
+            image = Image.open(file)
+            image.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path}: cannot be read as an image ({error}); copy it again") from error
         yield image
 
 

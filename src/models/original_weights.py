@@ -1,8 +1,7 @@
 """Weights that the original script, or LeeJunHyun's Image_Segmentation, saved for AttU_Net."""
 
 import re
-
-from torch import Tensor
+from typing import Any
 
 # Level n of the original (1 finest, 5 deepest) is encoder level n-1; its UpN, AttN and Up_convN are decoder stage 5-n.
 ENCODER = re.compile(r"Conv(\d)\.conv\.(.+)")
@@ -10,12 +9,12 @@ DECODER = re.compile(r"(Up|Att|Up_conv)(\d)\.(\w+)\.(.+)")
 GATE_PARTS = {"W_g": "from_signal", "W_x": "from_skip", "psi": "score"}
 
 
-def is_original_layout(weights: dict[str, Tensor]) -> bool:
+def is_original_layout(weights: dict[str, Any]) -> bool:
     """Whether the keys are those of the original script, with or without DataParallel's `module.`."""
     return any(key.removeprefix("module.").startswith("Conv1.conv.") for key in weights)
 
 
-def rename_original_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_original_weights(weights: dict[str, Any]) -> dict[str, Any]:
     """The same tensors under the names of `AttU_Net`; logits are those that the original computes.
 
     Covers the original script with and without ConvTranspose and LeeJunHyun's layout. Keys that belong to none of

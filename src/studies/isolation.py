@@ -1,5 +1,6 @@
 """One job of a sweep: a child process that trains, supervised, so that its death is nobody else's."""
 
+import math
 import os
 import signal
 import subprocess
@@ -30,13 +31,13 @@ def run_job(_: DictConfig) -> float:
     """
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    overrides = [word for word in job.overrides.task if not word.startswith("study=")]
     print(f"job {job.job.num}: {folder.name}", flush=True)
-    command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={quoted(folder)}"]
+    command = [sys.executable, "-m", "src.train", *job.overrides.task, f"hydra.run.dir={quoted(folder)}"]
     environment = os.environ | {PARENT: str(os.getpid())}
     code = subprocess.run(command, check=False, env=environment).returncode
     if code == 0:
-        return float(read_run(folder)["best_score"])
+        score = read_run(folder)["best_score"]
+        return math.nan if score is None else score
     reason = f"killed by {signal.Signals(-code).name} (out of memory?)" if code < 0 else f"ended with exit code {code}"
     end_dead_run(folder, reason)
     reason = read_run(folder).get("error") or reason

@@ -1,0 +1,129 @@
+"""The embedded data set: synthetic street scenes, written once as a folder of PNG files in the SegNet layout."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from src.datasets.augmentation import Augmentation
+from src.datasets.camvid import CamVid, Labels
+from src.datasets.street_scene import render_scene
+
+# Goes up with every change to what the scenes show: data of another generator is other data.
+GENERATOR_VERSION = 1
+
+# Each split draws from its own range of scene numbers, so that no scene is in two of them.
+SPLIT_LENGTH_LIMIT = 100_000
+SPLIT_STARTS = {"train": 0, "val": 100_000, "test": 200_000}
+
+
+def write_streets(root: Path, *, num_train: int, num_val: int, num_test: int, height: int, width: int, seed: int) -> Path:
+    """Write the data set below root, unless it is already there, and return its folder.
+
+    The folder holds train, trainannot, val, valannot, test and testannot, with images and masks of the same
+    names. It appears whole or not at all: the files are written beside it and renamed in one step, so a killed
+    writer leaves nothing that is taken for the data set, and of two writers at once the later uses the other's.
+
+    Args:
+        root: Folder that holds generated data sets; made if it is missing.
+        num_train: Scenes in the train split; num_val and num_test likewise.
+        num_val: See num_train.
+        num_test: See num_train.
+        height: Rows of an image, in pixels.
+        width: Columns of an image, in pixels.
+        seed: Names the data set; other seeds show other scenes.
+
+    Raises:
+        ValueError: If a split is empty or too long, a side is too short, or the seed is negative.
+    """
+    counts = {"train": num_train, "val": num_val, "test": num_test}
+    for split, count in counts.items():
+        if not 1 <= count <= SPLIT_LENGTH_LIMIT:
+            raise ValueError(f"num_{split} is {count}; allowed are 1 to {SPLIT_LENGTH_LIMIT}")
+    name = f"streets_v{GENERATOR_VERSION}_{height}x{width}_train{num_train}_val{num_val}_test{num_test}_seed{seed}"
+    final = root / name
+    if final.is_dir():
+        return final
+    # Also says at once, before any folder is made, whether seed and size are allowed.
+    render_scene(seed, 0, height, width)
+    root.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{name}.partial_", dir=root))
+    try:
+        for split, count in counts.items():
+            write_split(partial, split, count, height, width, seed)
+        publish(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+def write_split(folder: Path, split: str, count: int, height: int, width: int, seed: int) -> None:
+    """Render one split's scenes into its image and its mask folder."""
+    images, masks = folder / split, folder / f"{split}annot"
+    images.mkdir()
+    masks.mkdir()
+    for number in range(count):
+        image, mask = render_scene(seed, SPLIT_STARTS[split] + number, height, width)
+        file = f"street_{number:05d}.png"
+        # Level 1: the noise of the images hardly compresses, and higher levels take several times as long.
+        Image.fromarray(image).save(images / file, compress_level=1)
+        Image.fromarray(mask).save(masks / file, compress_level=1)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give the complete folder its name in one step; somebody else's, if it came first, stays."""
+    partial.chmod(0o755)  # mkdtemp gives its folders to the owner alone
+    try:
+        partial.rename(final)
+    except OSError:
+        # A rename onto a folder that is not empty fails on Linux and macOS alike: the other writer won.
+        if not final.is_dir():
+            raise
+
+
+class Streets(CamVid):
+    """One split of the embedded data set, rendered on first use and then read as CamVid is.
+
+    Args:
+        root: Folder that holds generated data sets.
+        split: `train`, `val` or `test`.
+        num_train: Scenes in the train split.
+        num_val: In the val split.
+        num_test: In the test split.
+        render_size: [height, width] of the files, in pixels.
+        render_seed: Other seeds show other scenes.
+        labels: As the arguments that follow, see `CamVid`.
+        num_classes: See `CamVid`.
+        ignore_index: See `CamVid`.
+        image_size: See `CamVid`.
+        augmentation: See `CamVid`.
+        seed: See `CamVid`.
+
+    Raises:
+        ConfigError: If a number is not allowed.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: str,
+        num_train: int = 240,
+        num_val: int = 48,
+        num_test: int = 48,
+        render_size: Sequence[int] = (120, 160),
+        render_seed: int = 0,
+        labels: Labels = "camvid11",
+        num_classes: int | None = None,
+        ignore_index: int | None = None,
+        image_size: Sequence[int] | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        height, width = render_size
+        counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
+        folder = write_streets(Path(root), **counts, height=height, width=width, seed=render_seed)
+        super().__init__(str(folder), split, labels, num_classes, ignore_index, image_size, augmentation, seed)

@@ -1,0 +1,284 @@
+"""Weights of the original script and of LeeJunHyun's Image_Segmentation give the logits that those give."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src.checkpoint import load_weights
+from src.errors import CheckpointError
+from src.models.attunet import AttU_Net
+from src.models.blocks import Upsampling
+from src.models.original_weights import is_original_layout, rename_original_weights
+from src.models.unet import UNet
+
+WIDTHS = [4, 8, 16, 32, 64]
+NUM_CLASSES = 6
+VARIANTS = ["transpose", "nearest", "leejunhyun"]
+
+
+class ConvBlock(nn.Module):
+    def __init__(self, ch_in: int, ch_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(ch_in, ch_out, 3, stride=1, padding=1, bias=True), nn.BatchNorm2d(ch_out), nn.ReLU(inplace=True),
+            nn.Conv2d(ch_out, ch_out, 3, stride=1, padding=1, bias=True), nn.BatchNorm2d(ch_out), nn.ReLU(inplace=True),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class OriginalUpConv(nn.Module):
+    def __init__(self, ch_in: int, ch_out: int, conv_transpose: bool) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(ch_in, ch_in, 4, 2, 1) if conv_transpose else nn.Upsample(scale_factor=2)
+        self.Conv = nn.Sequential(
+            nn.Conv2d(ch_in, ch_out, 3, stride=1, padding=1, bias=True), nn.BatchNorm2d(ch_out), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.Conv(self.up(x))
+
+
+class LeeJunHyunUpConv(nn.Module):
+    def __init__(self, ch_in: int, ch_out: int) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(ch_in, ch_out, 3, stride=1, padding=1, bias=True), nn.BatchNorm2d(ch_out), nn.ReLU(inplace=True),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(x)
+
+
+class OriginalGate(nn.Module):
+    def __init__(self, f_g: int, f_l: int, f_int: int) -> None:
+        super().__init__()
+        self.W_g = nn.Sequential(nn.Conv2d(f_g, f_int, 1), nn.BatchNorm2d(f_int))
+        self.W_x = nn.Sequential(nn.Conv2d(f_l, f_int, 1), nn.BatchNorm2d(f_int))
+        self.psi = nn.Sequential(nn.Conv2d(f_int, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, g: Tensor, x: Tensor) -> Tensor:
+        return x * self.psi(self.relu(self.W_g(g) + self.W_x(x)))
+
+
+class OriginalAttUNet(nn.Module):
+    """The original script's network, plainly; `variant` is how it doubles, or LeeJunHyun's form."""
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        c = WIDTHS
+
+        def up(ch_in: int, ch_out: int) -> nn.Module:
+            if variant == "leejunhyun":
+                return LeeJunHyunUpConv(ch_in, ch_out)
+            return OriginalUpConv(ch_in, ch_out, variant == "transpose")
+
+        self.Maxpool = nn.MaxPool2d(2, 2)
+        self.Conv1, self.Conv2, self.Conv3 = ConvBlock(3, c[0]), ConvBlock(c[0], c[1]), ConvBlock(c[1], c[2])
+        self.Conv4, self.Conv5 = ConvBlock(c[2], c[3]), ConvBlock(c[3], c[4])
+        self.Up5, self.Att5, self.Up_conv5 = up(c[4], c[3]), OriginalGate(c[3], c[3], c[2]), ConvBlock(c[4], c[3])
+        self.Up4, self.Att4, self.Up_conv4 = up(c[3], c[2]), OriginalGate(c[2], c[2], c[1]), ConvBlock(c[3], c[2])
+        self.Up3, self.Att3, self.Up_conv3 = up(c[2], c[1]), OriginalGate(c[1], c[1], c[0]), ConvBlock(c[2], c[1])
+        self.Up2, self.Att2, self.Up_conv2 = up(c[1], c[0]), OriginalGate(c[0], c[0], c[0] // 2), ConvBlock(c[1], c[0])
+        self.Conv_1x1 = nn.Conv2d(c[0], NUM_CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = self.Conv1(x)
+        x2 = self.Conv2(self.Maxpool(x1))
+        x3 = self.Conv3(self.Maxpool(x2))
+        x4 = self.Conv4(self.Maxpool(x3))
+        x5 = self.Conv5(self.Maxpool(x4))
+        d5 = self.Up5(x5)
+        d5 = self.Up_conv5(torch.cat((self.Att5(g=d5, x=x4), d5), dim=1))
+        d4 = self.Up4(d5)
+        d4 = self.Up_conv4(torch.cat((self.Att4(g=d4, x=x3), d4), dim=1))
+        d3 = self.Up3(d4)
+        d3 = self.Up_conv3(torch.cat((self.Att3(g=d3, x=x2), d3), dim=1))
+        d2 = self.Up2(d3)
+        d2 = self.Up_conv2(torch.cat((self.Att2(g=d2, x=x1), d2), dim=1))
+        return self.Conv_1x1(d2)
+
+
+def build_original(variant: str) -> OriginalAttUNet:
+    """With random weights and running statistics, as if trained."""
+    torch.manual_seed(11)
+    network = OriginalAttUNet(variant)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                assert module.num_batches_tracked is not None
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.5, 0.5)
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 1.5)
+                module.num_batches_tracked.fill_(17)
+    return network
+
+
+def build_ours(variant: str) -> AttU_Net:
+    upsampling: Upsampling = "transpose" if variant == "transpose" else "nearest"
+    return AttU_Net(NUM_CLASSES, WIDTHS, upsampling)
+
+
+def random_image() -> Tensor:
+    return torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_logits_are_the_originals(variant: str, prefix: str) -> None:
+    original, ours, image = build_original(variant), build_ours(variant), random_image()
+    weights = {prefix + key: value for key, value in original.state_dict().items()}
+    assert is_original_layout(weights)
+    ours.load_state_dict(rename_original_weights(weights), strict=True)
+    with torch.no_grad():
+        expected = original.eval()(image)
+        assert expected.std() > 0.01  # a network that says something
+        torch.testing.assert_close(ours.eval()(image), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.train()(image), original.train()(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_statistics_after_a_training_pass_and_gradients_are_the_originals(variant: str) -> None:
+    original, ours, image = build_original(variant), build_ours(variant), random_image()
+    ours.load_state_dict(rename_original_weights(original.state_dict()), strict=True)
+    for network in (original, ours):
+        network.train()
+        network(image).square().mean().backward()
+    renamed = rename_original_weights(original.state_dict())
+    for name, buffer in ours.named_buffers():
+        torch.testing.assert_close(buffer, renamed[name], rtol=1e-5, atol=1e-5)
+    gradients = rename_original_weights({name: p.grad for name, p in original.named_parameters() if p.grad is not None})
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("variant", "tensors"), [("transpose", 248), ("nearest", 240), ("leejunhyun", 240)])
+def test_every_tensor_is_renamed_once(variant: str, tensors: int) -> None:
+    weights = build_original(variant).state_dict()
+    assert len(weights) == tensors
+    renamed = rename_original_weights(weights)
+    assert len(renamed) == tensors
+    assert set(renamed) == set(build_ours(variant).state_dict())
+    assert {id(value) for value in renamed.values()} == {id(value) for value in weights.values()}
+
+
+def test_our_own_weights_are_not_taken_for_the_originals() -> None:
+    assert not is_original_layout(build_ours("transpose").state_dict())
+
+
+def test_foreign_keys_are_kept_under_their_names() -> None:
+    weights = build_original("nearest").state_dict() | {"RRCNN1.conv.0.weight": torch.zeros(1)}
+    assert "RRCNN1.conv.0.weight" in rename_original_weights(weights)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_load_weights_takes_such_a_file(tmp_path: Path, variant: str, prefix: str) -> None:
+    original, ours, image = build_original(variant), build_ours(variant), random_image()
+    file = tmp_path / "original weights.pth"
+    torch.save({prefix + key: value for key, value in original.state_dict().items()}, file)
+    load_weights(file, ours)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(image), original.eval()(image), rtol=1e-5, atol=1e-5)
+
+
+def test_load_weights_takes_our_own_file_bare_and_as_a_run_saves_it(tmp_path: Path) -> None:
+    saved, image = build_ours("nearest").eval(), random_image()
+    for number, content in enumerate((saved.state_dict(), {"model": saved.state_dict(), "epoch": 3})):
+        file = tmp_path / f"{number}.pt"
+        torch.save(content, file)
+        loaded = build_ours("nearest").eval()
+        with torch.no_grad():
+            assert not torch.equal(loaded(image), saved(image))
+            load_weights(file, loaded)
+            assert torch.equal(loaded(image), saved(image))
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        pytest.param(lambda: build_ours("nearest"), "upsample.0.0.weight", id="other up-sampling"),
+        pytest.param(lambda: UNet(NUM_CLASSES, WIDTHS), "gates.0.from_signal.0.weight", id="no gates"),
+        pytest.param(lambda: AttU_Net(NUM_CLASSES + 1, WIDTHS), "head.weight", id="other classes"),
+        pytest.param(lambda: AttU_Net(NUM_CLASSES, WIDTHS[:4]), "encoder.levels.4.0.weight", id="fewer levels"),
+        pytest.param(lambda: AttU_Net(NUM_CLASSES, [*WIDTHS, 128]), "encoder.levels.5.0.weight", id="more levels"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_change_nothing(
+    tmp_path: Path, build: Callable[[], nn.Module], named: str
+) -> None:
+    network = build()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    file = tmp_path / "original.pth"
+    torch.save(build_original("transpose").state_dict(), file)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(file, network)
+    assert str(file) in str(caught.value)
+    assert named in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param([torch.zeros(1)], "holds list", id="a list"),
+        pytest.param({}, "lacks", id="nothing"),
+        pytest.param({"anything": torch.zeros(1)}, "anything", id="another dictionary"),
+    ],
+)
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    file = tmp_path / "odd.pt"
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_weights(file, build_ours("nearest"))
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"], ids=["empty", "text", "torn"])
+def test_bytes_that_are_no_checkpoint_are_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "bytes.pt"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bytes\.pt"):
+        load_weights(file, build_ours("nearest"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt: no such checkpoint"):
+        load_weights(tmp_path / "nowhere.pt", build_ours("nearest"))
+
+
+class Malicious:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path: Path, form: str) -> None:
+    marker, file = tmp_path / "marker", tmp_path / "bad.pt"
+    content = {"model": {"head.weight": torch.zeros(1)}, "extra": Malicious(marker)}
+    if form == "torch":
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps({"extra": Malicious(marker)}))
+        pickle.loads(file.read_bytes())  # the trap works where nothing guards against it
+        assert marker.is_dir()
+        marker.rmdir()
+    with pytest.raises(CheckpointError, match=r"bad\.pt"):
+        load_weights(file, build_ours("nearest"))
+    assert not marker.exists()
