@@ -11,7 +11,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from src.studies.points import expand_points, job_name, varying_keys
+from src.studies.points import expand_points, job_names
 
 
 @dataclass
@@ -40,8 +40,7 @@ class StudySweeper(Sweeper):
         assert self.launcher is not None
         study: Any = OmegaConf.to_container(self.config.study) if self.config.study else None
         points = expand_points(arguments, study)
-        keys = varying_keys(points)
-        names = [f"{number}_{job_name(point, keys)}" for number, point in enumerate(points)]
+        names = job_names(points)
         jobs = [[*point, f"hydra.sweep.subdir={name}"] for point, name in zip(points, names, strict=True)]
         results = self.launcher.launch(jobs, initial_job_idx=0)
         print_summary(names, results)

@@ -57,21 +57,22 @@ def build(config: Config) -> Experiment:
     return Experiment(state, setup, train_data, val_data)
 
 
-def check(config: Config, checked_data: dict[str, int]) -> None:
+def check(config: Config, checked_data: dict[str, tuple[CamVid, CamVid]]) -> None:
     """Raises what `build` would raise, without the cost of drawing weights or reading the same data twice.
 
     Args:
         config: One point of a sweep.
-        checked_data: Number of classes of each data set that an earlier point had checked; grows.
+        checked_data: The data sets that earlier points have read; this point's are added.
     """
-    choose_compute(config.device, config.precision)
+    compute = choose_compute(config.device, config.precision)
     key = json.dumps([config.dataset, config.augmentation], sort_keys=True)
+    if key not in checked_data:
+        checked_data[key] = build_datasets(config)
+    train_data, val_data = checked_data[key]
     with torch.device("meta"):
-        if key not in checked_data:
-            checked_data[key] = build_datasets(config)[0].num_classes
-        build_model(config, checked_data[key])
-    parameter = nn.Linear(1, 1)
-    build_scheduler(config, build_part("optimizer", config.optimizer, params=list(parameter.parameters())))
+        model = build_model(config, train_data.num_classes)
+    check_batches(config, build_setup(config, compute, train_data, val_data), model, train_data)
+    build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
 
 
 def build_datasets(config: Config) -> tuple[CamVid, CamVid]:

@@ -5,14 +5,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import ConfigError
-from src.studies.points import parse
 
 CUTOFF = 0.7  # how alike a key must be to be suggested
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Hydra's reading of the overrides."""
+    return OverridesParser.create().parse_overrides(overrides)
 
 
 def explain(error: Exception) -> ConfigError:
@@ -47,6 +53,8 @@ def _explain_unknown_key(key: str, cause: OmegaConfBaseException) -> ConfigError
 def _unknown_key_line(key: str, parents: str, unknown: str, siblings: Iterable[str], rest: str = "") -> str:
     """`key` is parents.unknown + rest; a suggestion replaces `unknown` alone."""
     shown = sorted(name for name in siblings if name not in ("_target_", "hydra"))
+    if not shown:
+        return f"{key}: no such key"
     near = nearest(unknown, shown)
     prefix = f"{parents}." if parents else ""
     suggestion = f", did you mean {prefix}{near}{rest}?" if near else ""

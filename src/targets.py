@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import albumentations as A
-from beartype import BeartypeConf, BeartypeStrategy
+from beartype import BeartypeConf
 from beartype.door import is_bearable
 from pydantic import ValidationError
 from torch import nn
@@ -38,6 +38,9 @@ def check_targets(group: str, node: dict[str, Any], runtime: dict[str, Any]) -> 
         node: Its `_target_` and arguments, which may hold further targets.
         runtime: Arguments of the outermost target that come from elsewhere.
     """
+    for path, text in texts_in(group, node):
+        if "${" in text:  # Hydra would fill it in after this check
+            raise ConfigError(f"{path}={text!r}: an interpolation that was not filled in; write its value")
     for path, part in targets_in(group, node):
         check_target(group, path, part, runtime if part is node else {})
 
@@ -52,6 +55,19 @@ def targets_in(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     elif isinstance(node, list):
         for number, value in enumerate(node):
             yield from targets_in(f"{path}[{number}]", value)
+
+
+def texts_in(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """Every key and text in the node, and where it stands."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield path, str(key)
+            yield from texts_in(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from texts_in(f"{path}[{number}]", value)
 
 
 def locate(target: str) -> Any:
@@ -111,10 +127,14 @@ def _contains_target(value: Any) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    conf = BeartypeConf(is_pep484_tower=True, strategy=BeartypeStrategy.On)  # whole numbers are floats too; look at every item
+    conf = BeartypeConf(is_pep484_tower=True)  # a whole number is a float too
     if isinstance(value, bool) and not is_bearable(value, hint):
         return False
-    return is_bearable(value, hint, conf=conf) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=conf))
+    if not isinstance(value, list):
+        return is_bearable(value, hint, conf=conf)
+    if is_bearable([], hint):  # any length: item by item, since beartype looks at one of them alone
+        return all(is_bearable([item], hint, conf=conf) for item in value)
+    return is_bearable(tuple(value), hint, conf=conf)
 
 
 def _describe(hint: Any) -> str:

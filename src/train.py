@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.build import Experiment
     from src.checkpoint import Checkpoints
     from src.config import Config
+    from src.datasets.camvid import CamVid
     from src.loop import EpochRecord
     from src.recorder import Recorder
     from src.run_folder import Launch, RunFolder
@@ -172,11 +173,11 @@ def main() -> None:
         return
     from src import cli
 
-    checked_data: dict[str, int] = {}
+    checked_data: dict[str, tuple[CamVid, CamVid]] = {}
     cli.main(train, lambda config: check(config, checked_data))
 
 
-def check(config: "Config", checked_data: dict[str, int]) -> None:
+def check(config: "Config", checked_data: "dict[str, tuple[CamVid, CamVid]]") -> None:
     """What only torch and the data can tell about a point of a sweep; see `build.check`."""
     from src.build import check
 

@@ -43,7 +43,7 @@ def soft_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) ->
 def draw_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     """A gradient from zenith to horizon under clouds: blue, grey, white, or the colours of dusk."""
     rows, columns = canvas.mask.shape
-    zeniths = ((70, 130, 205), (150, 155, 160), (215, 215, 215), (205, 150, 110), (110, 95, 130), (95, 105, 120))
+    zeniths = ((70, 130, 205), (95, 155, 220), (165, 170, 175), (215, 215, 215), (205, 150, 110), (120, 120, 150))
     zenith = np.array(zeniths[rng.integers(len(zeniths))]) * rng.uniform(0.8, 1.1) + rng.normal(0, 10, 3)
     slope = np.clip(np.arange(rows) / max(canvas.vanishing[1], 1), 0, 1)[:, None, None]
     sky = (zenith * (1 - slope) + canvas.haze * slope).astype(np.float32)
@@ -60,8 +60,10 @@ def strip(left: float, right: float, start: float, stop: float) -> np.ndarray:
 def draw_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
     """Pavement from wall to wall, the road between its kerbs, slabs and lane marks."""
     far, wide = street.end, 60.0
-    asphalt = np.clip(rng.uniform(55, 160) + rng.normal(0, 6, 3), 20, 220)
-    stone = surface_colour(rng) if rng.random() < 0.25 else np.clip(rng.uniform(75, 205) + rng.normal(0, 10, 3), 20, 230)
+    asphalt = np.clip(rng.uniform(60, 140) + rng.normal(0, 4, 3), 20, 220)
+    warm = np.array([1.04, 1.0, 0.93])
+    usual = np.clip(asphalt * rng.uniform(1.15, 1.75) * warm, 20, 225)
+    stone = surface_colour(rng) if rng.random() < 0.25 else usual
     mark, kerb = np.clip(asphalt * rng.uniform(1.25, 1.9), 0, 245), np.clip(stone * rng.choice([0.7, 1.3]), 0, 240)
     canvas.fill(strip(-wide, wide, 0.5, far), stone, PAVEMENT)
     slab = rng.uniform(0.8, 1.4)
@@ -119,7 +121,7 @@ def draw_walls(canvas: Canvas, street: Street, rng: np.random.Generator) -> None
         lots, z, open_side = [], rng.uniform(0.6, 4), rng.random() < 0.25
         while z < min(street.end, 60):
             length = rng.uniform(6, 15) * (1 + z / 60)
-            lots.append((z, z + length, rng.random() < (0.75 if open_side else 0.2)))
+            lots.append((z, z + length, rng.random() < (0.8 if open_side else 0.3)))
             z += length
         for start, stop, gap in reversed(lots):
             draw_lot(canvas, street, rng, wall, (start, min(stop, street.end)), gap)

@@ -82,10 +82,13 @@ class Canvas:
             cv2.polylines(self.mask, pixels, False, label, thickness)
 
 
-def surface_colour(rng: np.random.Generator) -> np.ndarray:
-    """One distribution for walls, cars, clothes and boards: colour alone must not name the class."""
+def surface_colour(rng: np.random.Generator, vivid: float = 0.4) -> np.ndarray:
+    """One distribution for walls, cars, clothes and boards: colour must not name the class.
+
+    `vivid` is the share that is more than a tinted grey.
+    """
     colour = rng.uniform(45, 215) + rng.normal(0, 10, 3)
-    if rng.random() < 0.45:
+    if rng.random() < vivid:
         hue, saturation = rng.random(), rng.uniform(0.1, 0.5)
         wave = np.cos(2 * np.pi * (hue - np.array([0, 1, 2]) / 3)) * 0.5 + 0.5
         colour = colour * (1 - saturation + saturation * wave * 1.4)

@@ -68,7 +68,7 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
     kind, height = rng.random(), rng.uniform(3.2, 7.5)
     green = np.array([rng.uniform(40, 110), rng.uniform(80, 140), rng.uniform(25, 70)])
     autumn = np.array([rng.uniform(120, 200), rng.uniform(70, 130), rng.uniform(30, 80)])
-    leaf = green if kind < 0.65 else autumn if kind < 0.85 else surface_colour(rng)
+    leaf = green if kind < 0.75 else autumn if kind < 0.92 else surface_colour(rng)
     spread, bark = height * rng.uniform(0.2, 0.34), rng.uniform(40, 110) * np.array([1.1, 0.95, 0.8])
     base = height - 2 * spread if rng.random() < 0.8 else 0.2
     canvas.limb([[x, 0, z], [x + rng.normal(0, 0.1), base + spread, z]], rng.uniform(0.22, 0.45), bark, TREE)
@@ -82,8 +82,8 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
 
 def draw_lamp(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A lamp post with an arm over the road."""
-    height, colour, arm = rng.uniform(4, 7), surface_colour(rng) * 0.8, rng.uniform(0.6, 1.6) * -np.sign(x or 1)
-    width = rng.uniform(0.18, 0.3)
+    height, colour, arm = rng.uniform(4, 7), surface_colour(rng, vivid=0.15) * 0.7, rng.uniform(0.6, 1.6) * -np.sign(x or 1)
+    width = rng.uniform(0.22, 0.34)
     canvas.limb([[x, 0, z], [x, 0.9, z]], width * 1.4, colour * 0.85, POLE)
     canvas.limb([[x, 0, z], [x, height, z], [x + arm, height + 0.25, z]], width, colour, POLE)
     canvas.fill(disc(x + arm, height + 0.2, z, 0.16, 2.5), colour * 1.1, POLE)
@@ -91,8 +91,8 @@ def draw_lamp(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
 
 def draw_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A post with a traffic light or a board of one of the usual shapes."""
-    height, post = rng.uniform(2.3, 3.4), surface_colour(rng) * 0.7
-    canvas.limb([[x, 0, z], [x, height, z]], rng.uniform(0.14, 0.22), post, POLE)
+    height, post = rng.uniform(2.3, 3.4), surface_colour(rng, vivid=0.15) * 0.7
+    canvas.limb([[x, 0, z], [x, height, z]], rng.uniform(0.18, 0.26), post, POLE)
     if rng.random() < 0.4:
         box = np.array([(-0.28, -0.75), (0.28, -0.75), (0.28, 0.75), (-0.28, 0.75)]) + np.array((0, height))
         canvas.fill(facing(x, z, box), rng.uniform(15, 70, 3), SIGN)
@@ -102,8 +102,8 @@ def draw_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
             glow = 1.1 if row == on else 0.45
             canvas.fill(disc(x, height + 0.48 - 0.48 * row, z, 0.19), np.array(light) * glow, SIGN)
         return
-    size, outer, inner = rng.uniform(0.42, 0.62), surface_colour(rng), rng.uniform(170, 245, 3)
-    if rng.random() < 0.6:
+    size, outer, inner = rng.uniform(0.45, 0.65), surface_colour(rng), rng.uniform(170, 245, 3)
+    if rng.random() < 0.8:
         outer = np.array(((200, 40, 40), (40, 80, 180), (40, 120, 70), (220, 190, 50))[rng.integers(4)])
     shapes = (CIRCLE, np.array([(-1, -0.8), (1, -0.8), (0, 0.95)]), np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]))
     shape = shapes[rng.integers(3)] * size + (0, height)
@@ -112,9 +112,15 @@ def draw_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
     canvas.limb([[x - size * 0.35, height, z], [x + size * 0.35, height, z]], 0.14, outer * 0.5, SIGN)
 
 
+def fence_colour(rng: np.random.Generator) -> np.ndarray:
+    """White, brown and dark green are usual, everything else is allowed."""
+    usual = ((225, 222, 215), (125, 85, 55), (45, 75, 55), (50, 50, 55))
+    return np.array(usual[rng.integers(4)]) * rng.uniform(0.8, 1.1) if rng.random() < 0.6 else surface_colour(rng)
+
+
 def draw_fence(canvas: Canvas, rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> None:
     """Bars that one sees through, or boards, between two points on the ground; the label covers the gaps too."""
-    height, colour, pitch = rng.uniform(1.0, 1.8), surface_colour(rng), rng.uniform(0.28, 0.5)
+    height, colour, pitch = rng.uniform(1.2, 2.1), fence_colour(rng), rng.uniform(0.3, 0.5)
     up, boards = np.array([0, height, 0]), rng.random() < 0.3
     outline = np.array([start, end, end + up, start + up])
     canvas.fill(outline, colour * 0.45 if boards else None, FENCE)

@@ -44,10 +44,10 @@ class Kind(NamedTuple):
 POPULATION = (
     Kind(objects.draw_tree, 0, 3, 6.0, 30.0, "kerbs", 1.2),
     Kind(objects.draw_lamp, 1, 3, 5.0, 20.0, "kerbs", 0.3),
-    Kind(objects.draw_sign, 1, 3, 3.5, 9.0, "kerbs", 0.3),
+    Kind(objects.draw_sign, 1, 3, 3.5, 8.0, "kerbs", 0.3),
     Kind(traffic.draw_car, 0, 4, 5.5, 20.0, "road", 1.3),
-    Kind(traffic.draw_pedestrian, 0, 3, 3.5, 11.0, "both", 0.35),
-    Kind(traffic.draw_cyclist, 0, 3, 3.5, 10.0, "both", 0.5),
+    Kind(traffic.draw_pedestrian, 0, 4, 3.5, 9.0, "both", 0.35),
+    Kind(traffic.draw_cyclist, 0, 3, 3.5, 9.0, "both", 0.5),
     Kind(traffic.draw_unlabelled, 0, 2, 4.0, 14.0, "kerbs", 0.5),
 )
 
@@ -118,7 +118,7 @@ def place_things(canvas: Canvas, street: Street, rng: np.random.Generator) -> li
             z = 1 / rng.uniform(1 / kind.far, 1 / kind.near)
             x = visible_place(canvas, rng, lanes[kind.place], z)
             things.append(Thing(x, z, kind.radius, partial(kind.draw, canvas, rng, x, z)))
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         kerb = rng.choice([street.left_kerb - 0.3, street.right_kerb + 0.3])
         start = rng.uniform(2, 9)
         ends = np.array([[kerb, 0, start], [kerb, 0, start + rng.uniform(3, 12)]])
@@ -168,7 +168,7 @@ def develop(canvas: Canvas, rng: np.random.Generator, height: int, width: int) -
     mask = np.ascontiguousarray(canvas.mask[::OVERSAMPLING, ::OVERSAMPLING])
     if rng.random() < 0.5:
         outline_movers(mask)
-    light = rng.uniform(0.65, 1.2) * np.clip(rng.normal(1, 0.06, 3), 0.82, 1.18)
+    light = rng.uniform(0.75, 1.2) * np.clip(rng.normal(1, 0.05, 3), 0.85, 1.15)
     glow = 1 + rng.uniform(0, 0.2) * soft_noise(rng, (height, width), max(height, width) / 2)
     image = cv2.pow(image * glow[..., None] * np.float32(light / 128), rng.uniform(0.85, 1.25)) * 128 + rng.uniform(-8, 20)
     if rng.random() < 0.4:

@@ -109,7 +109,11 @@ def draw_car_end(
 def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A walking figure, grown up or a child, some with a skirt or a bag."""
     size = rng.uniform(0.9, 1.1) * (0.7 if rng.random() < 0.15 else 1.0)
-    coat, trousers, skin = surface_colour(rng), surface_colour(rng) * 0.8, rng.uniform(0.4, 1.0) * np.array([225, 180, 150])
+    coat, trousers, skin = (
+        surface_colour(rng, vivid=0.8),
+        surface_colour(rng) * 0.65,
+        rng.uniform(0.4, 1.0) * np.array([225, 180, 150]),
+    )
     stride, lean = rng.uniform(0.04, 0.26), rng.choice([-1, 1])
 
     def at(*points: Iterable) -> np.ndarray:
@@ -138,7 +142,7 @@ def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float
 def draw_cyclist(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A bicycle and its rider, from the side or foreshortened; the label covers the wheels' spokes too."""
     turn, size = rng.choice([-1, 1]) * rng.uniform(0.45, 1.0), rng.uniform(0.95, 1.15)
-    frame, coat, trousers = surface_colour(rng), surface_colour(rng), surface_colour(rng) * 0.8
+    frame, coat, trousers = surface_colour(rng), surface_colour(rng, vivid=0.8), surface_colour(rng) * 0.65
     tyre, skin = rng.uniform(10, 50, 3), rng.uniform(0.4, 1.0) * np.array([225, 180, 150])
 
     def at(*points: Iterable) -> np.ndarray:

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.run_folder import end_dead_run, read_run
@@ -32,7 +33,8 @@ def run_job(_: DictConfig) -> float:
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     print(f"job {job.job.num}: {folder.name}", flush=True)
-    command = [sys.executable, "-m", "src.train", *job.overrides.task, f"hydra.run.dir={quoted(folder)}"]
+    overrides: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # the child fills in ${...} itself
+    command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={quoted(folder)}"]
     environment = os.environ | {PARENT: str(os.getpid())}
     code = subprocess.run(command, check=False, env=environment).returncode
     if code == 0:

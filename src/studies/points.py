@@ -4,10 +4,9 @@ import itertools
 import re
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-
+from src.config_errors import parse
 from src.errors import ConfigError
+from src.redaction import Redactor
 
 Point = list[str]  # overrides, as on the command line
 CROSSED = "crossed"
@@ -17,11 +16,6 @@ STUDY_KEYS = ("question", CROSSED, "seeds")
 def is_sweep(override: str) -> bool:
     """Whether the override lists several values."""
     return parse([override])[0].is_sweep_override()
-
-
-def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's reading of the overrides."""
-    return OverridesParser.create().parse_overrides(overrides)
 
 
 def expand_points(overrides: list[str], study: dict[str, Any] | None) -> list[Point]:
@@ -60,11 +54,18 @@ def varying_keys(points: list[Point]) -> list[str]:
     return [key for key in keys if len(values[key]) > 1]
 
 
+def job_names(points: list[Point]) -> list[str]:
+    """Folder name of each job: its number and what varies, secrets left out."""
+    keys = varying_keys(points)
+    redactor = Redactor([override for point in points for override in point])
+    return [f"{n}_{job_name([redactor.text(word) for word in point], keys)}" for n, point in enumerate(points)]
+
+
 def job_name(point: Point, keys: list[str]) -> str:
     """Readable and safe in a shell: `channels-8-16-32_init-normal`."""
     parts = []
     for override in point:
         key, _, value = override.partition("=")
         if key in keys:
-            parts.append(f"{key.rsplit('.', 1)[-1]}-{value}")
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts).replace("_-", "_")).strip("-.")[:80].strip("-.") or "run"
+            parts.append(re.sub(r"[^A-Za-z0-9._]+", "-", f"{key.rsplit('.', 1)[-1]}-{value}").strip("-"))
+    return re.sub(r"\.{2,}", "-", "_".join(parts)).strip("-.")[:80].strip("-.") or "run"

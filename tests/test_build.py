@@ -1,0 +1,473 @@
+"""What may be built, with which arguments, and which facts reach it."""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from src.build import build, build_model, build_part, check
+from src.config import Config
+from src.errors import ConfigError, DataError
+from src.targets import KINDS, check_targets
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def composed(*overrides: str) -> Config:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composition = compose("config", list(overrides))
+    OmegaConf.resolve(composition)
+    config = OmegaConf.to_object(composition)
+    assert isinstance(config, Config)
+    return config
+
+
+@pytest.fixture
+def config(tiny_overrides: list[str]) -> Config:
+    return composed(*tiny_overrides)
+
+
+def with_node(config: Config, group: str, **values: Any) -> Config:
+    return dataclasses.replace(config, **{group: getattr(config, group) | values})
+
+
+# ---- targets: nothing is called unless it is of the group's kind -----------------------------------------------------
+
+
+class MakesFolder:
+    """Its pickle makes a folder when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+def locate(target: str) -> Any:
+    """What a dotted path leads to, by import and attribute, as a program that trusts it would find it."""
+    words = target.split(".")
+    for length in range(len(words), 0, -1):
+        try:
+            found = importlib.import_module(".".join(words[:length]))
+        except ImportError:
+            continue
+        for word in words[length:]:
+            found = getattr(found, word)
+        return found
+    raise AssertionError(target)
+
+
+# Each of them writes, given these arguments; MARK stands for the path of what appears, PICKLE for a file that makes it.
+DANGEROUS = {
+    "os.mkdir": {"path": "MARK"},
+    "numpy.save": {"file": "MARK", "arr": [1]},
+    "shutil.copyfile": {"src": "PICKLE", "dst": "MARK"},
+    "torch.save": {"obj": 1, "f": "MARK"},
+    "torch.load": {"f": "PICKLE", "weights_only": False},
+    "numpy.load": {"file": "PICKLE", "allow_pickle": True},
+    "pathlib.Path.touch": {"self": "PATH"},
+    # aliases: they begin with an allowed prefix and end elsewhere
+    "src.run_folder.os.mkdir": {"path": "MARK"},
+    "src.run_folder.Path.touch": {"self": "PATH"},
+    "src.datasets.camvid.np.save": {"file": "MARK", "arr": [1]},
+    "src.datasets.camvid.np.load": {"file": "PICKLE", "allow_pickle": True},
+    "torch.nn.modules.module.torch.save": {"obj": 1, "f": "MARK"},
+    "torch.nn.modules.module.torch.load": {"f": "PICKLE", "weights_only": False},
+    "torch.nn.functional.torch.save": {"obj": 1, "f": "MARK"},
+    "albumentations.core.composition.np.save": {"file": "MARK", "arr": [1]},
+    # ours, but of another kind
+    "src.run_folder.claim_folder": {"parent": "PATH", "short_id": "x"},
+    "src.run_folder.replace_text": {"path": "PATH", "text": "x"},
+}
+
+
+def arguments(target: str, folder: Path) -> dict[str, Any]:
+    """The dangerous arguments, with paths under `folder`."""
+    mark, pickled = folder / "mark", folder / "pickled"
+    pickled.write_bytes(pickle.dumps(MakesFolder(str(mark))))
+    words = {"MARK": str(mark), "PICKLE": str(pickled), "PATH": mark}
+
+    def fill(value: Any) -> Any:
+        return [fill(item) for item in value] if isinstance(value, list) else words.get(value, value)
+
+    return {key: fill(value) for key, value in DANGEROUS[target].items()}
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != "pickled")
+
+
+@pytest.mark.parametrize("target", DANGEROUS)
+def test_a_dangerous_target_is_refused_before_it_is_called(target: str, tmp_path: Path) -> None:
+    harmful, words = locate(target), arguments(target, tmp_path)
+    node = {"_target_": target, **{key: str(value) if isinstance(value, Path) else value for key, value in words.items()}}
+    for group in KINDS:
+        with pytest.raises(ConfigError, match=re.escape(f"{group}._target_={target}")):
+            build_part(group, node)
+    for group in ("model", "loss"):  # inside one that takes any argument
+        with pytest.raises(ConfigError, match=re.escape(f"{group}.inner[0]._target_={target}")):
+            build_part(group, {"_target_": "torch.nn.Identity", "inner": [node]})
+    with pytest.raises(ConfigError, match=re.escape(f"augmentation.transforms[1].transforms[0]._target_={target}")):
+        build_part("augmentation", _nested_in_transforms(node))
+    assert left_behind(tmp_path) == []
+
+    with contextlib.suppress(pickle.UnpicklingError, RuntimeError):  # after the harm torch.load finds no weights
+        harmful(**words)  # it would have done harm
+    assert left_behind(tmp_path) != []
+
+
+def _nested_in_transforms(node: dict[str, Any]) -> dict[str, Any]:
+    flip = {"_target_": "albumentations.HorizontalFlip", "p": 0.5}
+    some_of = {"_target_": "albumentations.OneOf", "transforms": [node]}
+    return {"_target_": "src.datasets.augmentation.Augmentation", "transforms": [flip, some_of]}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "src.run_folder.os.system",
+        "src.checkpoint.os.system",
+        "code.InteractiveInterpreter",
+        "builtins.eval",
+        "subprocess.Popen",
+        "src.environment.subprocess.Popen",
+        "torch.nn.functional.importlib.import_module",
+        "torch.optim.lr_scheduler.types.CodeType",
+        "torch.hub.load",
+        "src.run_folder.RunFolder",
+        "src.checkpoint.Checkpoints",
+        "albumentations.load",
+        "torch.nn",
+        "torch.nn.NoSuchClass",
+        "torch.nn.",
+        "torch.optimizer.SGD",
+        "srcs.models.unet.UNet",
+        "SGD",
+        "",
+        None,
+        3,
+        ["torch.nn.Identity"],
+    ],
+)
+@pytest.mark.parametrize("group", KINDS)
+def test_a_target_that_is_no_class_of_ours_is_refused(group: str, target: Any) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{group}._target_={target}")):
+        build_part(group, {"_target_": target})
+
+
+@pytest.mark.parametrize(
+    ("group", "target"),
+    [
+        ("optimizer", "torch.nn.Linear"),
+        ("model", "torch.optim.SGD"),
+        ("loss", "torch.optim.lr_scheduler.StepLR"),
+        ("scheduler", "torch.optim.SGD"),
+        ("dataset", "src.models.unet.UNet"),
+        ("augmentation", "src.datasets.camvid.CamVid"),
+        ("model", "albumentations.HorizontalFlip"),
+    ],
+)
+def test_a_target_of_another_group_is_refused(group: str, target: str) -> None:
+    kinds = " or ".join(kind.__name__ for kind in KINDS[group])
+    with pytest.raises(ConfigError, match=rf"^{group}\._target_={re.escape(target)}; {group} needs a subclass of {kinds}$"):
+        build_part(group, {"_target_": target})
+
+
+@pytest.mark.parametrize("node", [None, {}, [], "src.models.unet.UNet", {"channels": [4, 8]}])
+def test_a_group_without_a_target_is_refused(node: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^model: needs a _target_, as in conf/model/\*\.yaml$"):
+        build_part("model", node)
+
+
+@pytest.mark.parametrize("key", ["_partial_", "_args_", "_call_", "_recursive_", "_convert_", "_mode_"])
+def test_hydras_own_keys_are_no_arguments(key: str) -> None:
+    value: Any = {"_args_": [8], "_convert_": "none", "_mode_": "call"}.get(key, True)
+    unet = {"_target_": "src.models.unet.UNet", "channels": [4, 8], key: value}
+    with pytest.raises(ConfigError, match=re.escape(f"model.{key}: ")):
+        build_part("model", unet, num_classes=3)
+    flip = {"_target_": "albumentations.HorizontalFlip", "p": 0.5, key: value}
+    with pytest.raises(ConfigError, match=re.escape(f"augmentation.transforms[0].{key}: ")):
+        build_part("augmentation", {"_target_": "src.datasets.augmentation.Augmentation", "transforms": [flip]})
+
+
+@pytest.mark.parametrize("key", ["_partial_", "_args_", "_recursive_", "_convert_"])
+def test_nor_of_a_class_that_takes_any_keyword(key: str) -> None:
+    value: Any = {"_args_": [8], "_convert_": "none"}.get(key, True)
+    with pytest.raises(ConfigError, match=re.escape(f"loss.{key}: ")):
+        build_part("loss", {"_target_": "torch.nn.Identity", key: value})
+
+
+@pytest.mark.parametrize("escapes", ["", "\\", "\\\\"], ids=["bare", "escaped", "escaped twice"])
+def test_an_interpolation_cannot_bring_in_a_target(escapes: str, tmp_path: Path) -> None:
+    """Values were filled in before the check; what still looks like an interpolation must not be filled in after it."""
+    mark = tmp_path / "mark.npy"
+    smuggled = f"{escapes}${{oc.create:{{_target_:numpy.save,file:'{mark}',arr:[1]}}}}"
+    for node in (
+        {"_target_": "torch.nn.Identity", "anything": smuggled},
+        {"_target_": "torch.nn.Identity", "anything": {"deeper": [smuggled]}},
+        {"_target_": "torch.nn.Sequential", "args": smuggled},
+    ):
+        with pytest.raises(ConfigError, match="loss"):
+            build_part("loss", node)
+        assert not mark.exists()
+
+
+def test_the_check_itself_passes_what_conf_names() -> None:
+    targets = []
+    for file in CONF.glob("*/*.yaml"):
+        node = OmegaConf.load(file)
+        if file.parent.name in KINDS:
+            assert isinstance(node.get("_target_"), str)
+            targets.append((file.parent.name, node["_target_"]))
+    assert len(targets) >= 15
+    for group, target in targets:
+        cls = locate(target)
+        assert issubclass(cls, KINDS[group]), f"{group}: {target}"
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "message"),
+    [
+        (
+            "model",
+            {"chanels": [4, 8]},
+            r"^model\.chanels: no such argument, did you mean model\.channels\?; AttU_Net takes .*init",
+        ),
+        ("model", {"num_classes": 5}, r"^model\.num_classes: no such argument"),
+        ("model", {"zzz": 5}, r"^model\.zzz: no such argument; AttU_Net takes "),
+        ("optimizer", {"momentun": 0.9}, r"^optimizer\.momentun: no such argument, did you mean optimizer\.momentum\?"),
+        ("optimizer", {"params": [1]}, r"^optimizer\.params: no such argument"),
+        ("loss", {"class_weight": "none"}, r"^loss\.class_weight: no such argument, did you mean loss\.class_weights\?"),
+        ("scheduler", {"gama": 0.1}, r"^scheduler\.gama: no such argument, did you mean scheduler\.gamma\?"),
+        ("dataset", {"rot": "x"}, r"^dataset\.rot: no such argument, did you mean dataset\.root\?"),
+        (
+            "augmentation",
+            {"transform": []},
+            r"^augmentation\.transform: no such argument, did you mean augmentation\.transforms\?",
+        ),
+        ("model", {"channels": "wide"}, r"^model\.channels='wide'; allowed is "),
+        ("model", {"channels": ["a"]}, r"^model\.channels=\['a'\]; allowed is Sequence\[int\]"),
+        ("model", {"channels": [4.5, 8.5]}, r"^model\.channels=\[4\.5, 8\.5\]; allowed is Sequence\[int\]"),
+        ("model", {"channels": [64]}, r"channels=\[64\]; allowed is"),
+        ("model", {"init": "nosuch"}, r"^model\.init='nosuch'; allowed is normal or xavier or kaiming or orthogonal or default$"),
+        ("model", {"init_gain": "big"}, r"^model\.init_gain='big'; allowed is "),
+        ("optimizer", {"lr": "fast"}, r"^optimizer\.lr='fast'; allowed is .*float"),
+        ("optimizer", {"lr": True}, r"^optimizer\.lr=True; allowed is .*float"),
+        ("optimizer", {"lr": -1.0}, r"^optimizer: .*learning rate"),
+        ("scheduler", {"step_size": 2.5}, r"^scheduler\.step_size=2\.5; allowed is int$"),
+        ("scheduler", {"step_size": None}, r"^scheduler\.step_size=None; allowed is int$"),
+        ("scheduler", {"warmup_epochs": -1}, r"^scheduler\.warmup_epochs=-1; allowed are whole numbers from 0$"),
+        ("scheduler", {"warmup_epochs": "a"}, r"^scheduler\.warmup_epochs='a'; allowed are whole numbers from 0$"),
+        ("dataset", {"labels": "camvid12"}, r"^dataset\.labels='camvid12'; allowed is camvid11 or index$"),
+        ("dataset", {"image_size": 224}, r"^dataset\.image_size=224; allowed is "),
+        ("dataset", {"image_size": [224]}, r"dataset\.image_size=\[224\]; allowed are \[height,width\]"),
+        ("augmentation", {"transforms": [3]}, r"^augmentation\.transforms=\[3\]; allowed is "),
+        ("loss", {"class_weights": "all"}, r"^loss\.class_weights='all'; allowed is none or median_frequency$"),
+    ],
+)
+def test_a_wrong_argument_is_named(config: Config, group: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(with_node(config, group, **values))
+
+
+def test_every_item_of_a_list_is_looked_at() -> None:
+    """Not one at random, as beartype does."""
+    node = {"_target_": "src.models.unet.UNet", "channels": [4, 8, 8, 8, 8, 8.5]}
+    for _ in range(5):
+        with pytest.raises(ConfigError, match=r"^model\.channels=\[4, 8, 8, 8, 8, 8\.5\]; allowed is Sequence\[int\]"):
+            check_targets("model", node, {"num_classes": 3})
+
+
+def test_an_argument_that_is_lacking_is_named(config: Config) -> None:
+    node = {key: value for key, value in config.dataset.items() if key != "root"}
+    with pytest.raises(ConfigError, match=r"^dataset\.root: CamVid needs it; set dataset\.root=VALUE$"):
+        build(dataclasses.replace(config, dataset=node))
+
+
+def test_a_whole_number_is_a_float_and_a_list_a_tuple() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    optimizer = build_part("optimizer", {"_target_": "torch.optim.AdamW", "lr": 1, "betas": [0.0, 0.5]}, params=weights)
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.param_groups[0]["lr"] == 1
+    assert optimizer.param_groups[0]["betas"] == (0.0, 0.5)
+    assert optimizer.param_groups[0]["params"] == weights
+
+
+# ---- what is built ---------------------------------------------------------------------------------------------------
+
+
+def test_facts_about_the_data_reach_the_model_and_the_loss(config: Config) -> None:
+    tiny = build(config)
+    assert tiny.setup.num_classes == 11
+    assert tiny.setup.ignore_index == tiny.setup.loss.ignore_index == 11  # type: ignore[union-attr]
+    assert tiny.state.model(torch.zeros(1, 3, 8, 8)).shape == (1, 11, 8, 8)
+
+    other = build(with_node(config, "dataset", labels="index", num_classes=20, ignore_index=30))
+    assert other.setup.num_classes == 20
+    assert other.setup.ignore_index == other.setup.loss.ignore_index == 30  # type: ignore[union-attr]
+    assert other.state.model(torch.zeros(1, 3, 8, 8)).shape == (1, 20, 8, 8)
+
+
+def test_pixel_counts_of_the_training_split_reach_the_loss(config: Config) -> None:
+    loss = build(with_node(config, "loss", class_weights="median_frequency")).setup.loss
+    files = sorted((Path(config.dataset["root"]) / "trainannot").glob("*.png"))
+    from PIL import Image
+
+    masks = np.stack([np.asarray(Image.open(file)) for file in files])
+    share = {label: np.mean([(mask == label).sum() for mask in masks if label in mask]) / masks[0].size for label in (0, 3, 8)}
+    median = float(np.median(list(share.values())))
+    assert isinstance(loss.weight, torch.Tensor)
+    expected = torch.zeros(11)
+    for label, value in share.items():
+        expected[label] = median / value
+    torch.testing.assert_close(loss.weight, expected)
+
+
+def test_two_builds_with_one_seed_start_from_the_same_weights(config: Config) -> None:
+    first, again = build(config), build(config)
+    other = build(dataclasses.replace(config, seed=config.seed + 1))
+    weights = first.state.model.state_dict()
+    assert len(weights) > 10
+    for name, value in again.state.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert any(not torch.equal(value, weights[name]) for name, value in other.state.model.state_dict().items())
+
+
+def test_weights_depend_on_the_seed_alone(config: Config) -> None:
+    """Neither the optimizer nor the augmentation, nor random numbers drawn before, may shift them."""
+    weights = build(config).state.model.state_dict()
+    torch.rand(17)
+    values = composed("optimizer=adamw", "augmentation=none", "scheduler=cosine")
+    other = dataclasses.replace(config, optimizer=values.optimizer, augmentation=values.augmentation, scheduler=values.scheduler)
+    for name, value in build(other).state.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_set(config: Config, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        build(dataclasses.replace(config, threads=threads))
+        assert torch.get_num_threads() == threads
+        build(dataclasses.replace(config, threads=None))
+        assert torch.get_num_threads() == threads  # null leaves them
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_validation_is_never_augmented(config: Config) -> None:
+    experiment = build(config)
+    assert experiment.train_data.augmentation is not None
+    assert experiment.val_data.augmentation is None
+    assert (experiment.train_data.split, experiment.val_data.split) == ("train", "val")
+
+
+def test_only_training_leaves_out_the_last_batch(config: Config) -> None:
+    setup = build(dataclasses.replace(config, loader=dataclasses.replace(config.loader, batch_size=5, drop_last=True))).setup
+    assert (len(setup.train_loader), len(setup.val_loader)) == (2, 1)
+    setup = build(dataclasses.replace(config, loader=dataclasses.replace(config.loader, batch_size=5, drop_last=False))).setup
+    assert len(setup.train_loader) == 3
+
+
+def test_the_learning_rate_rises_over_the_warmup(config: Config) -> None:
+    state = build(with_node(with_node(config, "optimizer", lr=0.4), "scheduler", warmup_epochs=3)).state
+    rates = []
+    for _ in range(5):
+        rates.append(state.optimizer.param_groups[0]["lr"])
+        state.optimizer.step()
+        state.scheduler.step()
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+
+
+def test_an_epoch_without_a_batch_is_refused(config: Config) -> None:
+    config = dataclasses.replace(config, loader=dataclasses.replace(config.loader, batch_size=13, drop_last=True))
+    with pytest.raises(ConfigError, match=r"loader\.batch_size=13: .* 12 images.* loader\.drop_last=false"):
+        build(config)
+
+
+def test_a_batch_that_batchnorm_cannot_normalise_is_refused(config: Config) -> None:
+    config = with_node(
+        dataclasses.replace(config, loader=dataclasses.replace(config.loader, batch_size=1)), "model", channels=[2] * 6
+    )
+    with pytest.raises(ConfigError, match=r"24x32 image leaves BatchNorm a single value"):
+        build(config)
+
+
+# ---- check: what build raises, cheaply -------------------------------------------------------------------------------
+
+BAD_POINTS: list[tuple[str, dict[str, Any]]] = [
+    ("model", {"channels": [64]}),
+    ("model", {"channels": ["a"]}),
+    ("model", {"init": "nosuch"}),
+    ("model", {"_target_": "torch.optim.SGD"}),
+    ("optimizer", {"lr": "fast"}),
+    ("optimizer", {"lr": -1.0}),
+    ("optimizer", {"nesterov": True}),  # which needs momentum
+    ("scheduler", {"gama": 1.0}),
+    ("scheduler", {"warmup_epochs": -1}),
+    ("dataset", {"root": "/no such folder"}),
+    ("dataset", {"labels": "index"}),  # which needs num_classes
+    ("augmentation", {"transforms": [{"_target_": "albumentations.HorizontalFlip", "q": 1}]}),
+    ("loss", {"class_weights": "all"}),
+    ("loss", {"clas_weights": "none"}),
+]
+
+
+@pytest.mark.parametrize(("group", "values"), BAD_POINTS)
+def test_check_raises_what_build_raises(config: Config, group: str, values: dict[str, Any]) -> None:
+    bad = with_node(config, group, **values)
+    with pytest.raises((ConfigError, DataError)) as from_build:
+        build(bad)
+    with pytest.raises(type(from_build.value)) as from_check:
+        check(bad, {})
+    assert str(from_check.value) == str(from_build.value)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [{"batch_size": 13, "drop_last": True}, {"batch_size": 99, "drop_last": True}],
+    ids=lambda loader: str(loader["batch_size"]),
+)
+def test_check_refuses_the_batches_that_build_refuses(config: Config, loader: dict[str, Any]) -> None:
+    bad = dataclasses.replace(config, loader=dataclasses.replace(config.loader, **loader))
+    with pytest.raises(ConfigError) as from_build:
+        build(bad)
+    with pytest.raises(ConfigError) as from_check:
+        check(bad, {})
+    assert str(from_check.value) == str(from_build.value)
+
+
+def test_check_passes_a_good_point_and_reads_its_data_once(config: Config, tmp_path: Path) -> None:
+    data: dict[str, Any] = {}
+    check(config, data)
+    assert len(data) == 1
+    Path(config.dataset["root"]).rename(tmp_path / "moved")
+    check(with_node(config, "model", init="kaiming"), data)  # would raise if it read again
+    with pytest.raises(DataError):
+        check(config, {})
+
+
+def test_check_draws_no_weights(config: Config) -> None:
+    """A network of 3.6 billion parameters, 14 GB, is checked as quickly as any."""
+    model = dict(config.model) | {"channels": [64 * 2**depth for depth in range(8)]}
+    check(dataclasses.replace(config, model=model), {})
+    with torch.device("meta"):
+        network = build_model(dataclasses.replace(config, model=model), 11)
+    assert sum(weight.numel() for weight in network.parameters()) > 1e9

@@ -1,0 +1,64 @@
+"""The documents tell the truth: their commands compose, their paths and make targets exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from src.cli import prepare
+from src.studies.points import expand_points
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "conf").glob("*/*.yaml"))]
+TRAIN = re.compile(r"^(?:#|    )\s*(?:\.venv/bin/)?python -m src\.train ([^\n]*)$", re.MULTILINE)
+PLACEHOLDERS = {"FOLDER": "data/somewhere", "FILE": "weights.pt"}
+
+
+def training_commands() -> list[str]:
+    commands = [line for document in DOCUMENTS for line in TRAIN.findall(document.read_text())]
+    table = re.findall(r"^\| [a-z][^|]*\| `([^`]*=[^`]*)` ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return [*commands, *(row.replace("...", "") for row in table)]
+
+
+def test_there_are_commands() -> None:
+    assert len(training_commands()) > 12
+
+
+@pytest.mark.parametrize("command", training_commands())
+def test_command_composes(command: str) -> None:
+    for word, stand_in in PLACEHOLDERS.items():
+        command = command.replace(word, stand_in)
+    words = [word for word in shlex.split(command) if word not in ("--help", "-m")]
+    for point in expand_points(words, study_of(words)):
+        prepare("config", point)
+
+
+def study_of(words: list[str]) -> dict[str, object] | None:
+    return prepare("config", words)[0].config["study"] if any(word.startswith("study=") for word in words) else None
+
+
+def test_paths_in_the_map_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    tree = text.partition("## The map")[2].partition("\n## ")[0]
+    paths = re.findall(r"(?:^    |\s{2,})((?:src|conf|tests|experiments|hydra_plugins|outputs|data)/[\w./]*)", tree, re.MULTILINE)
+    assert len(paths) > 20
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_source_file_is_in_the_map() -> None:
+    tree = (ROOT / "README.md").read_text().partition("## The map")[2]
+    for file in (ROOT / "src").glob("*.py"):
+        if file.stem not in ("__init__", "errors", "help", "signals", "clock", "console", "environment", "redaction"):
+            assert f"src/{file.name}" in tree, file.name
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    used = {target for document in DOCUMENTS[:2] for target in re.findall(r"\bmake ([a-z-]+)", document.read_text())}
+    assert {"train", "test"} <= used
+    for target in used:
+        assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
