@@ -15,11 +15,12 @@ from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 from torch.utils.data import DataLoader
 
 from src.config import Config
+from src.config_errors import nearest
 from src.datasets.camvid import CamVid
 from src.datasets.sampler import EpochSampler
 from src.device import Compute, Normalize, choose_compute
 from src.errors import ConfigError, UserError
-from src.loop import Setup
+from src.loop import Setup, score_tags
 from src.seeding import seed_everything, use_determinism
 from src.state import EpochTotals, TrainState
 from src.targets import check_targets, innermost
@@ -54,6 +55,7 @@ def build(config: Config) -> Experiment:
     state = build_state(config, model, compute, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
+    check_monitor(config, setup)
     return Experiment(state, setup, train_data, val_data)
 
 
@@ -71,7 +73,9 @@ def check(config: Config, checked_data: dict[str, tuple[CamVid, CamVid]]) -> Non
     train_data, val_data = checked_data[key]
     with torch.device("meta"):
         model = build_model(config, train_data.num_classes)
-    check_batches(config, build_setup(config, compute, train_data, val_data), model, train_data)
+    setup = build_setup(config, compute, train_data, val_data)
+    check_batches(config, setup, model, train_data)
+    check_monitor(config, setup)
     build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
 
 
@@ -188,6 +192,15 @@ def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: Ca
             f"a batch of one {height}x{width} image leaves BatchNorm a single value at the deepest level;"
             " use larger images or batches, fewer levels in model.channels, or loader.drop_last=true"
         )
+
+
+def check_monitor(config: Config, setup: Setup) -> None:
+    """Refuses to rank epochs by a score that there is not."""
+    tags = score_tags(setup)
+    if config.monitor.tag not in tags:
+        near = nearest(config.monitor.tag, tags)
+        suggestion = f", did you mean {near}?" if near else ""
+        raise ConfigError(f"monitor.tag={config.monitor.tag}: no such score{suggestion}; there are {', '.join(tags)}")
 
 
 def build_part(group: str, node: Any, **runtime: Any) -> Any:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from src.state import TrainState
 
 LOGGER = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-EPOCH_FILE = re.compile(r"epoch_\d{4,}\.pt")
+EPOCH_FILE = re.compile(r"epoch_(\d{4,})\.pt")
 MAX_NAMED = 4  # keys that an error lists
 
 
@@ -35,8 +36,9 @@ class Checkpoints:
         self.folder = folder
         self.every = every
         self.keep = keep
-        manifest = folder / MANIFEST
-        self.entries: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
+        self.entries = read_manifest(folder / MANIFEST)
+        for left_over in folder.glob(".*.tmp"):  # by a process that was killed; this one has the folder to itself
+            left_over.unlink()
 
     def save_epoch(self, state: TrainState, is_best: bool) -> None:
         """What is due after an epoch."""
@@ -59,7 +61,8 @@ class Checkpoints:
             CheckpointError: If it is not there, damaged, or of another network.
         """
         file = self.folder / "last.pt"
-        saved = read_checkpoint(file, self.entries.get(file.name, {}).get("sha256"))
+        entry = self.entries.get(file.name, {})
+        saved = read_checkpoint(file, [entry[key] for key in ("sha256", "replaces") if entry.get(key)])
         check_fit(file, saved["model"], state.model)
         state.load_state_dict(saved)
 
@@ -72,16 +75,18 @@ class Checkpoints:
                 file.flush()
                 os.fsync(file.fileno())
             digest = sha256(temporary)
-            size = temporary.stat().st_size
+            entry = {"size": temporary.stat().st_size, "sha256": digest, "epoch": state.epoch, "step": state.step}
+            entry |= {"best_score": state.best_score, "best_epoch": state.best_epoch, "saved": now()}
+            before = self.entries.get(name, {}).get("sha256")
+            self.entries[name] = entry | {"replaces": before}  # a kill before the next line leaves the file of `before`
+            self._write_manifest()
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        self.entries[name] = {"size": size, "sha256": digest, "epoch": state.epoch, "step": state.step}
-        self.entries[name] |= {"best_score": state.best_score, "best_epoch": state.best_epoch, "saved": now()}
-        self._write_manifest()
 
     def _drop_old(self) -> None:
-        for name in sorted(name for name in self.entries if EPOCH_FILE.fullmatch(name))[: -self.keep]:
+        epochs = sorted(int(match[1]) for match in map(EPOCH_FILE.fullmatch, self.entries) if match)
+        for name in (f"epoch_{epoch:04d}.pt" for epoch in epochs[: -self.keep]):
             (self.folder / name).unlink(missing_ok=True)
             del self.entries[name]
         self._write_manifest()
@@ -90,7 +95,15 @@ class Checkpoints:
         replace_text(self.folder / MANIFEST, json.dumps(self.entries, indent=2) + "\n")
 
 
-def read_checkpoint(file: Path, digest: str | None = None) -> dict[str, Any]:
+def read_manifest(file: Path) -> dict[str, Any]:
+    """What the folder holds, by file name; empty where nothing has been saved yet."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{file}: damaged ({error}); remove it to go on without its checks") from error
+
+
+def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU. Only tensors and plain values are ever loaded, never code.
 
     Raises:
@@ -98,7 +111,7 @@ def read_checkpoint(file: Path, digest: str | None = None) -> dict[str, Any]:
     """
     if not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint")
-    if digest is not None and sha256(file) != digest:
+    if digests and sha256(file) not in digests:
         raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFEST}); use another checkpoint")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)

@@ -79,6 +79,15 @@ class Evaluation:
     confusion: np.ndarray
 
 
+def score_tags(setup: Setup) -> list[str]:
+    """The tags that every `EpochRecord` of this setup has."""
+    tags = ["train/loss", "train/pixel_accuracy", "train/gradient_norm", "lr", "speed/images_per_second"]
+    tags += ["time/data_wait_share", "val/loss", "val/miou", "val/pixel_accuracy", "val/class_accuracy"]
+    tags += [f"val/iou/{name}" for name in setup.class_names]
+    tags += ["train/accuracy_all_pixels", "val/accuracy_all_pixels"] if setup.extra_classes else []
+    return [*tags, "time/epoch_seconds", "memory/peak_mib"]
+
+
 def fit(
     state: TrainState, setup: Setup, *, epochs: int, log_every: int, monitor_tag: str, monitor_mode: str
 ) -> Iterator[StepRecord | EpochRecord]:
@@ -185,7 +194,8 @@ def evaluate(model: nn.Module, setup: Setup) -> Evaluation:
         images, masks = setup.normalize(images), masks.to(device, non_blocking=True)
         with setup.compute.autocast():
             logits = model(images)
-        loss += setup.loss(logits, masks) * len(images)
+        for index in range(len(images)):  # each image's own mean, so that the batch size changes nothing
+            loss += setup.loss(logits[index : index + 1], masks[index : index + 1])
         confusion += count_confusion(logits, masks, setup.ignore_index)
         images_seen += len(images)
     return Evaluation(loss.item() / images_seen, confusion.cpu().numpy())

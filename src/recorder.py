@@ -1,6 +1,7 @@
 """Writes what training yields: metrics files, TensorBoard, pictures."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -40,8 +41,7 @@ class Recorder:
         self.colors[: len(classes)] = [color for _, color in classes]
         self.rows = [row for row in read_rows(folder) if row["epoch"] <= finished_epochs]
         self._rewrite()
-        purge_step = finished_epochs + 1 if finished_epochs else None
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=finished_epochs + 1)
 
     def write_text(self, title: str, text: str) -> None:
         """A text in TensorBoard, shown as it is."""
@@ -97,8 +97,11 @@ class Recorder:
         if self.rows:
             lines = "".join(json.dumps(row) + "\n" for row in self.rows)
             replace_text(self.folder / "metrics.jsonl", lines)
-            table = [list(self.rows[0])] + [["" if v is None else v for v in row.values()] for row in self.rows]
-            replace_text(self.folder / "metrics.csv", "".join(",".join(map(str, line)) + "\r\n" for line in table))
+            table = io.StringIO(newline="")
+            writer = csv.DictWriter(table, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+            replace_text(self.folder / "metrics.csv", table.getvalue())
         else:
             for name in ("metrics.csv", "metrics.jsonl"):
                 (self.folder / name).unlink(missing_ok=True)

@@ -4,7 +4,10 @@ import os
 import re
 from typing import Any
 
-SECRET_NAME = re.compile(r"(?i)(secret|token|passw|api_?key|access_?key|private_?key|credential|auth)")
+SECRET_NAME = re.compile(
+    r"(?i)(?:secrets?|passwords?|passwd|passphrase|token|api_?keys?|access_?key|private_?key|credentials?)(?![a-z])"
+    r"|(?<![a-z])auth(?:orization)?(?![a-z])"
+)
 # Values that are secrets whatever their key: credentials in an address, and the prefixes of well-known tokens.
 SECRET_VALUE = re.compile(
     r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
@@ -27,7 +30,7 @@ class Redactor:
         self.secrets: set[str] = set()
         for override in overrides:
             if (match := ASSIGNMENT.match(override)) and SECRET_NAME.search(match[2]):
-                self.secrets.add(match[3])
+                self._collect(match[3], secret=True)
         self._collect(config, secret=False)
         for name in _environment_names([*overrides, *_strings(config)]):
             if SECRET_NAME.search(name):
@@ -40,12 +43,14 @@ class Redactor:
             text = text.replace(secret, HIDDEN)
         return SECRET_VALUE.sub(HIDDEN, text)
 
-    def tree(self, value: Any) -> Any:
+    def tree(self, value: Any, secret: bool = False) -> Any:
         """The same dictionaries and lists without secrets in their strings."""
         if isinstance(value, dict):
-            return {self.text(str(key)): self.tree(item) for key, item in value.items()}
+            return {self.text(str(k)): self.tree(item, secret or bool(SECRET_NAME.search(str(k)))) for k, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.tree(item) for item in value]
+            return [self.tree(item, secret) for item in value]
+        if secret and value is not None and not isinstance(value, bool):
+            return HIDDEN
         return self.text(value) if isinstance(value, str) else value
 
     def _collect(self, value: Any, secret: bool) -> None:
@@ -55,8 +60,10 @@ class Redactor:
         elif isinstance(value, list | tuple):
             for item in value:
                 self._collect(item, secret)
-        elif secret and isinstance(value, str) and "${" not in value:
-            self.secrets.add(value)
+        elif secret and isinstance(value, str):
+            self.secrets.update(os.environ.get(name, "") for name in ENVIRONMENT.findall(value))
+            if "${" not in value:
+                self.secrets.add(value)
 
 
 def _environment_names(texts: list[str]) -> list[str]:

@@ -98,7 +98,9 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when this process ends
         except BlockingIOError:
+            self._lock.close()
             raise ConfigError(f"{path}: another process is training in this folder; wait for it or use another") from None
+        os.register_at_fork(after_in_child=self._lock.close)  # else loader workers hold it for seconds after a kill
         self.facts: dict[str, Any] = read_run(path)
 
     def write(self, **facts: Any) -> None:
@@ -112,9 +114,6 @@ class RunFolder:
         from src.environment import describe_environment
 
         environment, patch = describe_environment()
-        replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
-        if patch:
-            replace_text(self.path / "diff.patch", launch.redactor.text(patch))
         self.write(
             status="running",
             command=launch.redactor.text(" ".join(launch.command)),
@@ -128,6 +127,9 @@ class RunFolder:
             **facts,
         )
         try:
+            replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
+            if patch:
+                replace_text(self.path / "diff.patch", launch.redactor.text(patch))
             yield
         except Interrupted as error:
             self._end("interrupted", str(error))

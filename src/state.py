@@ -100,3 +100,4 @@ class TrainState:
             getattr(self, name).load_state_dict(saved[name])
         for name in ("epoch", "step", "best_score", "best_epoch"):
             setattr(self, name, saved[name])
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # by the process that saved this; else the schedule warns

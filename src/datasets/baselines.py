@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 # (bits a colour channel, row bands), fine to coarse: a pixel is judged by the finest bin that knows enough pixels.
-RESOLUTIONS = ((5, 16), (4, 16), (4, 8), (3, 8), (2, 1), (0, 8))
+RESOLUTIONS = ((4, 16), (3, 8), (2, 1), (0, 8))
 ENOUGH_PIXELS = 30
 # Answers are the most frequent class after weighting each by (1 / its pixels) ** balance: 0 favours the accuracy,
 # more the rare classes and often the mIoU. The best is reported, so that the bar is not set too low.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,6 +33,15 @@ class Thing:
     z: float
     radius: float
     draw: Callable[[], None]
+
+
+class Lot(NamedTuple):
+    """A stretch of one side of the street, in metres; a house is exposed where no house hides its gable."""
+
+    start: float
+    stop: float
+    garden: bool
+    exposed: bool
 
 
 def soft_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
@@ -118,24 +128,31 @@ def draw_walls(canvas: Canvas, street: Street, rng: np.random.Generator) -> None
             objects.draw_tree(canvas, rng, (left + right) / 2, street.end)
         left = right
     for wall in (street.left_wall, street.right_wall):
-        lots, z, open_side = [], rng.uniform(0.6, 4), rng.random() < 0.25
-        while z < min(street.end, 60):
-            length = rng.uniform(6, 15) * (1 + z / 60)
-            lots.append((z, z + length, rng.random() < (0.8 if open_side else 0.3)))
-            z += length
-        for start, stop, gap in reversed(lots):
-            draw_lot(canvas, street, rng, wall, (start, min(stop, street.end)), gap)
+        for lot in reversed(plan_lots(street, rng)):
+            draw_lot(canvas, street, rng, wall, lot)
 
 
-def draw_lot(canvas: Canvas, street: Street, rng: np.random.Generator, wall: float, span: tuple[float, float], gap: bool) -> None:
-    """One lot of a row: a house, or a garden with trees behind its fence."""
-    column = canvas.project(np.array([wall, canvas.eye[1], span[1]]))[0] / canvas.mask.shape[1]
+def plan_lots(street: Street, rng: np.random.Generator) -> list[Lot]:
+    """Divide one side of the street from the camera to its end."""
+    lots: list[Lot] = []
+    start, share_of_gardens = rng.uniform(0.6, 4), rng.choice([0.8, 0.3], p=[0.25, 0.75])
+    while start < min(street.end, 60):
+        stop = start + rng.uniform(6, 15) * (1 + start / 60)
+        exposed = not lots or lots[-1].garden
+        lots.append(Lot(start, min(stop, street.end), bool(rng.random() < share_of_gardens), exposed))
+        start = stop
+    return lots
+
+
+def draw_lot(canvas: Canvas, street: Street, rng: np.random.Generator, wall: float, lot: Lot) -> None:
+    """A house, or a garden with trees behind its fence."""
+    column = canvas.project(np.array([wall, canvas.eye[1], lot.stop]))[0] / canvas.mask.shape[1]
     if not -0.15 < column < 1.15:
         return  # the far end is the one nearest to the middle of the picture
-    if not gap:
-        objects.draw_building(canvas, rng, wall, *span, street.sun)
+    if not lot.garden:
+        objects.draw_building(canvas, rng, wall, lot.start, lot.stop, street.sun, lot.exposed)
         return
     side = np.sign(wall - canvas.eye[0])
-    for z in sorted(rng.uniform(*span, rng.integers(0, 3)), reverse=True):
+    for z in sorted(rng.uniform(lot.start, lot.stop, rng.integers(0, 3)), reverse=True):
         objects.draw_tree(canvas, rng, wall + side * rng.uniform(1.5, 5), max(z, 3.0))
-    objects.draw_fence(canvas, rng, np.array([wall, 0, max(span[0], 1.0)]), np.array([wall, 0, span[1]]))
+    objects.draw_fence(canvas, rng, np.array([wall, 0, max(lot.start, 1.0)]), np.array([wall, 0, lot.stop]))

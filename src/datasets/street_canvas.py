@@ -68,8 +68,9 @@ class Canvas:
         depth = float(centres[0, 2])
         places = np.rint(self.project(centres) * 2**SUBPIXEL_BITS).astype(int).tolist()
         axes = np.rint(radii * (self.focal / depth * 2**SUBPIXEL_BITS)).astype(int).tolist()
-        for place, axis, colour in zip(places, axes, colours, strict=True):
-            for layer, value in ((self.image, self.tint(colour, depth)), (self.mask, label)):
+        tints = (self.haze + (colours - self.haze) * math.exp(-depth / self.sight)).tolist()
+        for place, axis, tint in zip(places, axes, tints, strict=True):
+            for layer, value in ((self.image, tint), (self.mask, label)):
                 cv2.ellipse(layer, place, axis, 0, 0, 360, value, cv2.FILLED, cv2.LINE_8, SUBPIXEL_BITS)
 
     def limb(self, points: np.ndarray | list, width: float, colour: np.ndarray, label: int | None) -> None:

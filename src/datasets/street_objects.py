@@ -21,8 +21,8 @@ def grid_on_wall(
     return corner + s[..., None] * along + t[..., None] * np.array([0.0, 1.0, 0.0])
 
 
-def draw_building(canvas: Canvas, rng: np.random.Generator, x: float, near: float, far: float, sun: float) -> None:
-    """A house whose street wall stands at x from `near` to `far`; its gable faces the camera."""
+def draw_building(canvas: Canvas, rng: np.random.Generator, x: float, near: float, far: float, sun: float, exposed: bool) -> None:
+    """A house whose street wall stands at x from `near` to `far`; its gable, with windows if exposed, faces the camera."""
     side, height, colour = np.sign(x - canvas.eye[0]), rng.uniform(4.5, 14), surface_colour(rng)
     depth, roof = side * rng.uniform(5, 9), rng.uniform(0, 2.5)
     lit, gable = (1.0, 0.78) if side * sun > 0 else (0.7, 0.9)
@@ -39,7 +39,8 @@ def draw_building(canvas: Canvas, rng: np.random.Generator, x: float, near: floa
     pane, frame = rng.uniform(20, 90, 3) * (0.8, 0.9, 1), np.clip(colour * rng.choice([0.55, 1.5]), 0, 245)
     pitch, share = (rng.uniform(1.8, 3.2), rng.uniform(2.4, 3.2)), (rng.uniform(0.4, 0.65), rng.uniform(0.45, 0.65))
     walls = [(np.array([x, 0, near]), np.array([0.0, 0, 1]), far - near, height)]
-    walls.append((np.array([x, 0, near - 0.01]), np.array([side, 0.0, 0]), abs(depth), height))
+    if exposed:
+        walls.append((np.array([x, 0, near - 0.01]), np.array([side, 0.0, 0]), abs(depth), height))
     for corner, along, length, tall in walls:
         panes = grid_on_wall(corner, along, length, tall, pitch, share)
         centres = panes.mean(axis=1, keepdims=True)

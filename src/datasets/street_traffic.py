@@ -54,7 +54,7 @@ def draw_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> No
     side = 0.0 if crossing or x > canvas.eye[0] else 1.0
     inner = inset if side == 0 else 1 - inset
     end = 0.0 if not crossing or x > canvas.eye[0] else 1.0
-    wheels = [place(s + CIRCLE[:, 0] * 0.34 / length, side, 0.34 + CIRCLE[:, 1] * 0.34) for s in (0.2, 0.8)]
+    wheels = np.array([place(s + CIRCLE[:, 0] * 0.34 / length, side, 0.34 + CIRCLE[:, 1] * 0.34) for s in (0.2, 0.8)])
     draw_hull(
         canvas,
         place(np.repeat([0.12, 0.88], 4), np.tile([0.05, 0.05, 0.95, 0.95], 2), np.tile([0, 0.4], 4)),
@@ -65,16 +65,15 @@ def draw_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> No
     draw_hull(canvas, cabin, paint * 1.12, CAR)
     canvas.fill(place(np.array([0, 1, 1, 0]), side, np.array([0.3, 0.3, belt, belt])), paint * 0.72, CAR)
     edges = np.linspace(front + slant * 0.6, back - slant * 0.6, 3)
-    for first, last in itertools.pairwise(edges):
-        pane = place(
-            np.array([first, last - 0.02, last - 0.03, first + slant * 0.4]),
-            (side + inner) / 2,
-            np.array([belt + 0.04, belt + 0.04, top - 0.1, top - 0.1]),
-        )
-        canvas.fill(pane, glass, None)
-    for wheel in wheels:
-        canvas.fill(wheel, np.array([22, 22, 24]), CAR)
-        canvas.fill(wheel.mean(axis=0) + (wheel - wheel.mean(axis=0)) * 0.5, rng.uniform(90, 190, 3), None)
+    heights = np.array([belt + 0.04, belt + 0.04, top - 0.1, top - 0.1])
+    panes = [
+        place(np.array([first, last - 0.02, last - 0.03, first + slant * 0.4]), (side + inner) / 2, heights)
+        for first, last in itertools.pairwise(edges)
+    ]
+    canvas.fill(panes, glass, None)
+    canvas.fill(wheels, np.array([22, 22, 24]), CAR)
+    hubs = wheels.mean(axis=1, keepdims=True)
+    canvas.fill(hubs + (wheels - hubs) * 0.5, rng.uniform(90, 190, 3), None)
     draw_car_end(canvas, rng, place, end, (belt, top), paint, glass)
 
 
@@ -100,8 +99,8 @@ def draw_car_end(
     )
     canvas.fill(window, glass * 1.2, None)
     light = np.array(((210, 40, 40), (245, 240, 205))[rng.integers(2)])
-    for corner in (0.04, 0.78):
-        canvas.fill(place(end, corner + square * 0.18, np.array([0.62, 0.62, 0.8, 0.8])), light, None)
+    lights = [place(end, corner + square * 0.18, np.array([0.62, 0.62, 0.8, 0.8])) for corner in (0.04, 0.78)]
+    canvas.fill(lights, light, None)
     canvas.fill(place(end, 0.36 + square * 0.28, np.array([0.42, 0.42, 0.56, 0.56])), np.array([225, 215, 170]), None)
     canvas.fill(place(end, square, np.array([0.24, 0.24, 0.36, 0.36])), np.array([40, 40, 44]), None)
 

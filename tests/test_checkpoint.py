@@ -1,0 +1,301 @@
+"""Checkpoints that were torn, flipped, killed or made for another network."""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import StepLR
+
+from src.checkpoint import Checkpoints, load_weights, read_checkpoint
+from src.errors import CheckpointError
+from src.models.attunet import AttU_Net
+from src.state import EpochTotals, TrainState
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_state(width: int = 4) -> TrainState:
+    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    totals = EpochTotals(2, torch.device("cpu"))
+    return TrainState(model, optimizer, StepLR(optimizer, 1), GradScaler("cpu", enabled=False), totals)
+
+
+def train(state: TrainState, score: float) -> bool:
+    """One epoch of one step; returns whether it was the best."""
+    state.optimizer.zero_grad()
+    state.model(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    state.optimizer.step()
+    state.scheduler.step()
+    state.epoch += 1
+    return state.note_score(score, "max")
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def test_the_manifest_tells_the_truth_of_every_file(folder: Path) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, every=1, keep=2)
+    for score in (0.1, 0.3, 0.2):
+        checkpoints.save_epoch(state, train(state, score))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest) == names(folder) - {"manifest.json"}
+    assert set(manifest) == {"last.pt", "best.pt", "epoch_0002.pt", "epoch_0003.pt"}
+    for name, entry in manifest.items():
+        content = (folder / name).read_bytes()
+        assert (entry["size"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert {name: entry["epoch"] for name, entry in manifest.items()} == {
+        "last.pt": 3,
+        "best.pt": 2,
+        "epoch_0002.pt": 2,
+        "epoch_0003.pt": 3,
+    }
+    assert manifest["last.pt"]["best_score"] == 0.3
+
+
+def test_best_holds_the_weights_of_the_best_epoch(folder: Path) -> None:
+    state, checkpoints, kept = make_state(), Checkpoints(folder, None, 5), []
+    for score in (0.1, 0.3, 0.3, 0.2):
+        checkpoints.save_epoch(state, train(state, score))
+        kept.append(weights(state.model))
+    assert same(read_checkpoint(folder / "best.pt")["model"], kept[1])
+    assert same(read_checkpoint(folder / "last.pt")["model"], kept[3])
+    assert not same(kept[1], kept[3])
+    assert names(folder) == {"manifest.json", "best.pt", "last.pt"}
+
+
+@pytest.mark.parametrize(
+    ("every", "keep", "left"),
+    [(None, 5, []), (1, 1, [6]), (1, 3, [4, 5, 6]), (2, 2, [4, 6]), (4, 5, [4]), (7, 5, [])],
+)
+def test_what_is_kept_is_bounded(folder: Path, every: int | None, keep: int, left: list[int]) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, every, keep)
+    for _ in range(6):
+        checkpoints.save_epoch(state, train(state, 0.5))
+    assert {name for name in names(folder) if name.startswith("epoch_")} == {f"epoch_{epoch:04d}.pt" for epoch in left}
+    for epoch in left:
+        assert read_checkpoint(folder / f"epoch_{epoch:04d}.pt")["epoch"] == epoch
+
+
+def test_the_newest_are_kept_beyond_epoch_9999_and_after_a_resume(folder: Path) -> None:
+    state = make_state()
+    state.epoch = 9997
+    for _ in range(4):  # each time as a resumed process would: the manifest is read again
+        train(state, 0.5)
+        Checkpoints(folder, every=1, keep=2).save_epoch(state, False)
+    assert {name for name in names(folder) if name.startswith("epoch_")} == {"epoch_10000.pt", "epoch_10001.pt"}
+
+
+def test_everything_that_training_needs_comes_back(folder: Path) -> None:
+    state, other = make_state(), make_state()
+    train(state, 0.25)
+    state.step, state.totals.images = 3, 24
+    state.totals.loss += 1.5
+    Checkpoints(folder, None, 1).save_last(state)
+    Checkpoints(folder, None, 1).load_last(other)
+    assert same(weights(other.model), weights(state.model))
+    assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+    for parameter, loaded in zip(state.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(state.optimizer.state[parameter]["momentum_buffer"], other.optimizer.state[loaded]["momentum_buffer"])
+    assert (other.epoch, other.step, other.best_score, other.best_epoch) == (1, 3, 0.25, 1)
+    assert (other.totals.images, other.totals.loss.item()) == (24, 1.5)
+    assert (other.scheduler.last_epoch, other.scheduler.get_last_lr()) == (1, state.scheduler.get_last_lr())
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_is_noticed(folder: Path, where: float) -> None:
+    state = make_state()
+    Checkpoints(folder, None, 1).save_last(state)
+    content = bytearray((folder / "last.pt").read_bytes())
+    content[int(where * len(content))] ^= 1
+    (folder / "last.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt.*damaged"):
+        Checkpoints(folder, None, 1).load_last(make_state())
+
+
+def test_a_file_cut_short_is_noticed(folder: Path) -> None:
+    Checkpoints(folder, None, 1).save_last(make_state())
+    content = (folder / "last.pt").read_bytes()
+    (folder / "last.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoints(folder, None, 1).load_last(make_state())
+    with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded safely"):
+        load_weights(folder / "last.pt", make_state().model)
+
+
+class Unpicklable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise OSError("No space left on device")
+
+
+def test_a_torn_write_leaves_the_old_file_and_nothing_else(folder: Path) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    checkpoints.save_last(state)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    train(state, 0.5)
+    state.optimizer.param_groups[0]["note"] = Unpicklable()
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save_last(state)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    Checkpoints(folder, None, 1).load_last(make_state())
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+import torch
+from test_checkpoint import Checkpoints, make_state, train
+torch.set_num_threads(1)
+home, state = Path(sys.argv[1]), make_state()
+(home / "000").mkdir()
+Checkpoints(home / "000", None, 1).save_epoch(state, train(state, 0.1))
+is_best, at = train(state, 0.2), 0
+while True:
+    at += 1
+    folder = home / f"{at:03d}"
+    shutil.copytree(home / "000", folder)
+    pid = os.fork()
+    if pid == 0:
+        left = at
+        def hook(event, arguments):
+            global left
+            if event in ("open", "os.rename", "os.remove") and str(folder) in str(arguments[0]):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        checkpoints = Checkpoints(folder, None, 1)
+        sys.addaudithook(hook)
+        checkpoints.save_epoch(state, is_best)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status == 0:
+        break  # that was more operations than there are
+    assert os.WIFSIGNALED(status), status
+"""
+
+
+def test_a_kill_at_any_file_operation_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    folders = sorted(tmp_path.iterdir())
+    assert len(folders) > 8  # untouched, killed at each operation, and not killed
+    epochs, refused = [], []
+    for folder in folders:
+        state = make_state()
+        try:
+            Checkpoints(folder, None, 1).load_last(state)
+            epochs.append(state.epoch)
+        except CheckpointError as error:
+            refused.append(str(error))
+    assert refused == []
+    assert set(epochs) == {1, 2}
+    assert epochs == sorted(epochs)
+
+
+def test_weights_of_another_run_are_taken_from_best_and_from_last(folder: Path) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    checkpoints.save_epoch(state, train(state, 0.5))
+    best = weights(state.model)
+    checkpoints.save_epoch(state, train(state, 0.4))
+    for name, expected in (("best.pt", best), ("last.pt", weights(state.model))):
+        model = make_state().model
+        assert not same(weights(model), expected)
+        load_weights(folder / name, model)
+        assert same(weights(model), expected)
+
+
+def test_weights_of_another_width_are_refused_with_keys_and_shapes(folder: Path) -> None:
+    torch.save({"model": AttU_Net(num_classes=11, channels=[4, 8]).state_dict()}, folder / "best.pt")
+    model = AttU_Net(num_classes=11, channels=[4, 16])
+    before = weights(model)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(folder / "best.pt", model)
+    differing = [key for key, value in before.items() if AttU_Net(11, [4, 8]).state_dict()[key].shape != value.shape]
+    assert differing[0] in str(caught.value)
+    assert str(list(before[differing[0]].shape)) in str(caught.value)
+    assert "model." in str(caught.value)
+    assert same(weights(model), before)
+    with pytest.raises(CheckpointError, match=r"lacks .*(up|dec|level|gate|\d)"):
+        load_weights(folder / "best.pt", AttU_Net(num_classes=11, channels=[4, 8, 16]))
+
+
+def test_a_run_of_another_network_is_not_continued(folder: Path) -> None:
+    Checkpoints(folder, None, 1).save_last(make_state(width=4))
+    state = make_state(width=6)
+    before = weights(state.model)
+    with pytest.raises(CheckpointError, match=r"0\.weight \[4, 3, 3, 3\] instead of \[6, 3, 3, 3\]"):
+        Checkpoints(folder, None, 1).load_last(state)
+    assert same(weights(state.model), before)
+
+
+def test_what_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.pt: no such checkpoint"):
+        Checkpoints(folder, None, 1).load_last(make_state())
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt: no such checkpoint"):
+        load_weights(folder / "nowhere.pt", make_state().model)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_weights(folder, make_state().model)
+
+
+class RunsCode:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("save", ["torch", "pickle"])
+def test_a_file_that_runs_code_is_refused_and_runs_none(tmp_path: Path, save: str) -> None:
+    trace, file = tmp_path / "it ran", tmp_path / "evil.pt"
+    content = {"model": RunsCode(trace)}
+    if save == "torch":
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content))
+    with pytest.raises(CheckpointError, match="safely"):
+        load_weights(file, make_state().model)
+    assert not trace.exists()
+    if save == "pickle":
+        pickle.loads(file.read_bytes())
+        assert trace.exists()  # so it would have
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.pt: not a checkpoint"):
+        load_weights(tmp_path / "weights.pt", make_state().model)
+
+
+def test_a_list_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="holds list"):
+        load_weights(tmp_path / "list.pt", make_state().model)

@@ -1,0 +1,157 @@
+"""Secrets by key, by value and by environment stay out; ordinary text stays as it is."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.redaction import HIDDEN, Redactor
+
+SECRET = "s3cr3t-value"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "api_token",
+        "logger.api_token",
+        "+logger.wandb.api_key",
+        "++db.password",
+        "apikey",
+        "API_KEY",
+        "aws.secret",
+        "client_secret",
+        "secrets.wandb",
+        "access_key",
+        "private_key",
+        "credential",
+        "credentials",
+        "auth",
+        "db.auth",
+        "basic_auth",
+        "auth_token",
+        "hf_token",
+        "passwd",
+    ],
+)
+def test_the_value_of_a_secret_key_on_the_command_line(key: str) -> None:
+    override = f"{key}={SECRET}"
+    hidden = Redactor([override, "seed=1"]).text(f"python -m src.train {override} seed=1 # then {SECRET}")
+    assert SECRET not in hidden
+    assert hidden == f"python -m src.train {key}={HIDDEN} seed=1 # then {HIDDEN}"
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quoted_on_the_command_line_and_bare_in_the_configuration(quote: str) -> None:
+    redactor = Redactor([f"api_token={quote}{SECRET}{quote}"])
+    assert redactor.text(f"api_token: {SECRET}") == f"api_token: {HIDDEN}"
+    assert SECRET not in redactor.text(f"api_token={quote}{SECRET}{quote}")
+
+
+def test_nested_keys_and_lists() -> None:
+    config = {
+        "logger": {
+            "api_token": "first-one",
+            "url": "https://example.org",
+            "credentials": {"user": "second-one", "pin": ["third-one"]},
+        },
+        "servers": [{"password": "fourth-one", "port": 8080}],
+        "epochs": 50,
+    }
+    redactor = Redactor([], config)
+    assert redactor.tree(config) == {
+        "logger": {"api_token": HIDDEN, "url": "https://example.org", "credentials": {"user": HIDDEN, "pin": [HIDDEN]}},
+        "servers": [{"password": HIDDEN, "port": 8080}],
+        "epochs": 50,
+    }
+    assert redactor.text("first-one second-one third-one fourth-one") == " ".join([HIDDEN] * 4)
+
+
+def test_a_secret_that_is_a_number() -> None:
+    redactor = Redactor(["+db.password=271828"], {"db": {"password": 271828}, "epochs": 50})
+    assert "271828" not in str(redactor.tree({"db": {"password": 271828}, "epochs": 50}))
+    assert redactor.tree({"epochs": 50}) == {"epochs": 50}
+    assert "271828" not in redactor.text("password: 271828")
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("root=https://alice:hunter2@host.org/data", f"root=https://{HIDDEN}@host.org/data"),
+        ("ftp://bob:p%40ss@10.0.0.1:21/x", f"ftp://{HIDDEN}@10.0.0.1:21/x"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", HIDDEN),
+        ("x hf_abcdefghijklmnopqrst y", f"x {HIDDEN} y"),
+        ("glpat-abcdefghij_klmnopqrst", HIDDEN),
+        ("github_pat_11ABCDEFG0_abcdefgh", HIDDEN),
+        ("key is sk-abcdefghijklmnop.", f"key is {HIDDEN}."),
+        ("AKIAIOSFODNN7EXAMPLE", HIDDEN),
+        ("xoxb-123456789012-abcdef", HIDDEN),
+    ],
+)
+def test_values_that_are_secrets_whatever_their_key(text: str, hidden: str) -> None:
+    assert Redactor([]).text(text) == hidden
+    assert Redactor([]).tree({"name": [text]}) == {"name": [hidden]}
+
+
+def test_environment_variables_with_a_secret_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "from-environment")
+    monkeypatch.setenv("MY_ROOT", "/data/camvid")
+    for redactor in (
+        Redactor(["name=${oc.env:MY_TOKEN}", "dataset.root=${oc.env:MY_ROOT}"]),
+        Redactor([], {"logger": {"key": ["${oc.env:MY_TOKEN,none}"]}, "root": "${oc.env:MY_ROOT}"}),
+    ):
+        assert redactor.text("from-environment in /data/camvid") == f"{HIDDEN} in /data/camvid"
+
+
+def test_an_environment_variable_with_any_name_behind_a_secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB", "from-environment")
+    assert "from-environment" not in Redactor([], {"api_token": "${oc.env:WANDB}"}).text("api_token: from-environment")
+    assert "from-environment" not in Redactor(["+api_token=${oc.env:WANDB}"]).text("api_token: from-environment")
+
+
+def test_an_unset_environment_variable_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    assert Redactor(["name=${oc.env:MY_TOKEN,x}"]).text("seed=0") == "seed=0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimizer.lr=0.1",
+        "python -m src.train model=attunet optimizer=sgd",
+        "/home/alice/data/camvid:ro",
+        "outputs/attunet_camvid/2026-01-01_00-00-00_abcdef12",
+        "https://arxiv.org/abs/1804.03999",
+        "http://localhost:6006/#scalars",
+        "a risk-free, task-oriented disk-like mask",
+        "12:34:56 epoch 1/2  train loss 2.3382",
+        "git@github.com:owner/repository.git",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    config: dict[str, Any] = {"optimizer": {"lr": 0.1}, "dataset": {"root": "data/camvid"}, "name": None}
+    assert Redactor(["optimizer.lr=0.1", "seed=1"], config).text(text) == text
+
+
+@pytest.mark.parametrize("override", ["author=alice", "+model.num_tokens=16", "+tokenizer=bytes", "paper.authors=oktay"])
+def test_words_that_only_contain_a_secret_word_are_no_secrets(override: str) -> None:
+    key, _, value = override.partition("=")
+    text = f"command: {override}; channels [16, 32], seen in {value}s by alice, oktay and bytes"
+    assert Redactor([override]).text(text) == text
+    assert Redactor([], {key.lstrip("+"): value}).text(text) == text
+
+
+@given(st.text(alphabet="abcdefghij0123456789-_./", min_size=6, max_size=30), st.text(max_size=30), st.text(max_size=30))
+def test_a_secret_never_survives(secret: str, before: str, after: str) -> None:
+    hidden = Redactor([f"api_token={secret}"]).text(before + secret + after)
+    assert secret not in hidden
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.sampled_from(["sgd", "data/x", "0.1"])
+KEYS = st.sampled_from(["lr", "model", "seed"])
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner), max_leaves=8))
+def test_a_tree_without_secrets_is_unchanged(tree: Any) -> None:
+    assert Redactor(["optimizer.lr=0.1"], tree).tree(tree) == tree
