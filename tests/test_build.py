@@ -14,7 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.build import build, build_model, build_part, check
 from src.config import Config
@@ -230,6 +230,7 @@ def test_the_check_itself_passes_what_conf_names() -> None:
     targets = []
     for file in CONF.glob("*/*.yaml"):
         node = OmegaConf.load(file)
+        assert isinstance(node, DictConfig)
         if file.parent.name in KINDS:
             assert isinstance(node.get("_target_"), str)
             targets.append((file.parent.name, node["_target_"]))

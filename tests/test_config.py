@@ -22,7 +22,9 @@ GROUPS = {
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 OVERLAYS = ("study", "experiment")
 PARTS = ("model", "loss", "optimizer", "scheduler", "augmentation")
-SET_BY_EXPERIMENTS = {"model": {"channels"}}  # keys that every option of a group takes, so that an experiment may set them
+SET_BY_EXPERIMENTS = {
+    "model": {"channels", "init", "upsampling"}
+}  # keys that every option of a group takes, so that an experiment may set them
 PAIRS = [(experiment, group, option) for experiment in GROUPS["experiment"] for group in PARTS for option in GROUPS[group]]
 
 
@@ -52,7 +54,8 @@ def own_values(group: str, option: str, config: dict[str, Any]) -> dict[str, Any
     """The option's own YAML file, read without Hydra, with its interpolations filled in from the rest of `config`."""
     text = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
     whole = OmegaConf.create({**config, group: yaml.safe_load(text)})
-    return plain(OmegaConf.create(OmegaConf.to_container(whole[group], resolve=True)))
+    filled_in: Any = OmegaConf.to_container(whole[group], resolve=True)
+    return plain(OmegaConf.create(filled_in))
 
 
 def as_config(config: DictConfig) -> Config:

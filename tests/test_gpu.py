@@ -8,7 +8,7 @@ import torch
 from src.build import Experiment, build
 from src.cli import prepare
 from src.errors import NonFiniteLossError
-from src.loop import fit, train_step
+from src.loop import EpochRecord, fit, train_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -83,5 +83,5 @@ def test_half_precision_trains(tiny_overrides: list[str], precision: str, tmp_pa
     _, config = prepare("config", [*tiny_overrides, "device=cuda", f"precision={precision}", "training.epochs=8"])
     experiment = build(config)
     records = fit(experiment.state, experiment.setup, epochs=8, log_every=10, monitor_tag="val/miou", monitor_mode="max")
-    losses = [record.scores["train/loss"] for record in records if hasattr(record, "scores")]
+    losses = [record.scores["train/loss"] for record in records if isinstance(record, EpochRecord)]
     assert losses[-1] < losses[0]

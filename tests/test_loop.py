@@ -347,6 +347,7 @@ def test_a_run_given_more_epochs_follows_the_longer_schedule(
 SHAPES: dict[str, Callable[[int, int, int], float]] = {  # (epoch from 0, epochs, step_size): share of the learning rate
     "constant": lambda epoch, epochs, step: 1.0,
     "cosine": lambda epoch, epochs, step: (1 + math.cos(math.pi * epoch / epochs)) / 2,
+    "cosine_warmup": lambda epoch, epochs, step: (1 + math.cos(math.pi * epoch / epochs)) / 2,
     "poly": lambda epoch, epochs, step: (1 - epoch / epochs) ** 0.9,
     "step": lambda epoch, epochs, step: 0.1 ** (epoch // step),
 }
