@@ -55,7 +55,7 @@ def own_values(group: str, option: str, config: dict[str, Any]) -> dict[str, Any
     text = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
     whole = OmegaConf.create({**config, group: yaml.safe_load(text)})
     filled_in: Any = OmegaConf.to_container(whole[group], resolve=True)
-    return plain(OmegaConf.create(filled_in))
+    return {str(key): value for key, value in filled_in.items()}
 
 
 def as_config(config: DictConfig) -> Config:
