@@ -80,13 +80,15 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _lines(axes: Axes, rows: Sequence[dict[str, Any]], tags: Sequence[str], title: str) -> None:
     epochs = [row["epoch"] for row in rows]
+    if len(tags) > 10:  # more lines than matplotlib has colours of its own
+        axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for tag in tags:
         values = [np.nan if row[tag] is None else row[tag] for row in rows]
         axes.plot(epochs, values, marker="." if len(rows) < 30 else None, label=tag.removeprefix("val/iou/"))
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncol=2 if len(tags) > 4 else 1)
+    axes.legend(fontsize=7, ncol=2 if len(tags) > 4 else 1, framealpha=0.5)
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
