@@ -1,5 +1,6 @@
 """The front door: composes and checks everything, each point of a sweep too, before anything is made on disk."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
             sweep(arguments.overrides, check, config_name)
         else:
             launch, config = prepare(config_name, arguments.overrides)
+            gc.enable()
             task(config, launch)
     except UserError as error:
         sys.exit(f"error: {redactor.text(str(error))}")
@@ -65,6 +67,7 @@ def print_config(arguments: Any, config_name: str) -> None:
 
 def sweep(overrides: list[str], check: Callable[[Config], None], config_name: str) -> None:
     """Checks every point, claims the sweep's folder and lets Hydra's sweeper and launcher run the jobs."""
+    gc.enable()
     base, _ = prepare(config_name, [override for override in overrides if not is_sweep(override)])
     other_sweeper = any(override.startswith("hydra/sweeper=") for override in overrides)  # finds its points as it goes
     points = [] if other_sweeper else expand_points(overrides, base.config["study"])
