@@ -1,5 +1,6 @@
 """From a configuration to objects: the only place where Hydra meets torch."""
 
+import functools
 import json
 import signal
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 from torch.utils.data import DataLoader
 
 from src.config import Config
-from src.config_errors import nearest
+from src.config_errors import did_you_mean
 from src.datasets.camvid import CamVid
 from src.datasets.sampler import EpochSampler
 from src.device import Compute, Normalize, choose_compute
@@ -49,6 +50,8 @@ def build(config: Config) -> Experiment:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision)
+    if compute.device.type == "cuda" and compute.device.index is not None:
+        torch.cuda.set_device(compute.device)
     train_data, val_data = build_datasets(config)
     seed_everything(config.seed)
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -59,32 +62,36 @@ def build(config: Config) -> Experiment:
     return Experiment(state, setup, train_data, val_data)
 
 
-def check(config: Config, checked_data: dict[str, tuple[CamVid, CamVid]]) -> None:
-    """Raises what `build` would raise, without the cost of drawing weights or reading the same data twice.
-
-    Args:
-        config: One point of a sweep.
-        checked_data: The data sets that earlier points have read; this point's are added.
-    """
+def check(config: Config) -> nn.Module:
+    """Raises what `build` would raise, without the cost of drawing weights; gives the network without its weights."""
     compute = choose_compute(config.device, config.precision)
-    key = json.dumps([config.dataset, config.augmentation], sort_keys=True)
-    if key not in checked_data:
-        checked_data[key] = build_datasets(config)
-    train_data, val_data = checked_data[key]
+    train_data, val_data = _checked_datasets(json.dumps([config.dataset, config.augmentation]))
     with torch.device("meta"):
         model = build_model(config, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
     check_monitor(config, setup)
     build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
+    return model
+
+
+@functools.lru_cache(maxsize=1)
+def _checked_datasets(nodes: str) -> tuple[CamVid, CamVid]:
+    """The points of a sweep mostly share their data, which need not be read again for each."""
+    dataset, augmentation = json.loads(nodes)
+    return build_splits(dataset, augmentation, seed=0)
 
 
 def build_datasets(config: Config) -> tuple[CamVid, CamVid]:
     """The training split, augmented, and the validation split, never augmented."""
-    augmentation = build_part("augmentation", config.augmentation)
-    train = build_part("dataset", config.dataset, split="train", augmentation=augmentation, seed=config.seed)
-    val = build_part("dataset", config.dataset, split="val", augmentation=None, seed=config.seed)
-    return train, val
+    return build_splits(config.dataset, config.augmentation, config.seed)
+
+
+def build_splits(dataset: Any, augmentation: Any, seed: int) -> tuple[CamVid, CamVid]:
+    """The two splits of a dataset node, the first with an augmentation node's transforms."""
+    transforms = build_part("augmentation", augmentation)
+    train = build_part("dataset", dataset, split="train", augmentation=transforms, seed=seed)
+    return train, build_part("dataset", dataset, split="val", augmentation=None, seed=seed)
 
 
 def build_model(config: Config, num_classes: int) -> nn.Module:
@@ -197,10 +204,11 @@ def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: Ca
 def check_monitor(config: Config, setup: Setup) -> None:
     """Refuses to rank epochs by a score that there is not."""
     tags = score_tags(setup)
-    if config.monitor.tag not in tags:
-        near = nearest(config.monitor.tag, tags)
-        suggestion = f", did you mean {near}?" if near else ""
-        raise ConfigError(f"monitor.tag={config.monitor.tag}: no such score{suggestion}; there are {', '.join(tags)}")
+    tag = config.monitor.tag
+    if tag not in tags:
+        raise ConfigError(f"monitor.tag={tag}: no such score{did_you_mean(tag, tags)}; there are {', '.join(tags)}")
+    if tag.endswith("/loss") and config.monitor.mode == "max":
+        raise ConfigError(f"monitor.tag={tag}: lower is better; add monitor.mode=min")
 
 
 def build_part(group: str, node: Any, **runtime: Any) -> Any:
@@ -212,7 +220,7 @@ def build_part(group: str, node: Any, **runtime: Any) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{group}: needs a _target_, as in conf/{group}/*.yaml")
     node = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS.get(group, ())}
-    check_targets(group, node, runtime)
+    runtime = check_targets(group, node, runtime)
     try:
         return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
     except UserError:

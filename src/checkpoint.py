@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -14,10 +13,9 @@ from torch import nn
 
 from src.errors import CheckpointError
 from src.models.original_weights import is_original_layout, rename_original_weights
-from src.run_folder import now, replace_text
+from src.run_folder import now, write_json
 from src.state import TrainState
 
-LOGGER = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 EPOCH_FILE = re.compile(r"epoch_(\d{4,})\.pt")
 MAX_NAMED = 4  # keys that an error lists
@@ -92,7 +90,7 @@ class Checkpoints:
         self._write_manifest()
 
     def _write_manifest(self) -> None:
-        replace_text(self.folder / MANIFEST, json.dumps(self.entries, indent=2) + "\n")
+        write_json(self.folder / MANIFEST, self.entries)
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
@@ -123,8 +121,8 @@ def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
-def load_weights(file: Path, model: nn.Module) -> None:
-    """Starts a network from another run's checkpoint or from weights that the original script saved.
+def read_weights(file: Path, model: nn.Module) -> dict[str, Any]:
+    """Weights for this network from another run's checkpoint, or from a file that the original script saved.
 
     Raises:
         CheckpointError: If they do not fit; the message names the keys.
@@ -134,8 +132,12 @@ def load_weights(file: Path, model: nn.Module) -> None:
     if is_original_layout(weights):
         weights = rename_original_weights(weights)
     check_fit(file, weights, model)
-    model.load_state_dict(weights)
-    LOGGER.info("weights from %s", file)
+    return weights
+
+
+def load_weights(file: Path, model: nn.Module) -> None:
+    """Gives the network the weights of `read_weights`."""
+    model.load_state_dict(read_weights(file, model))
 
 
 def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from src.errors import ConfigError, UserError
 from src.help import CONF
 from src.redaction import Redactor
 from src.run_folder import OUTPUTS, Interrupted, Launch, claim_folder, short_hash, slug
-from src.studies.isolation import end_with_parent, quoted, run_job
+from src.studies.isolation import end_with_parent, is_child, quoted, run_job
 from src.studies.points import expand_points, is_sweep
 
 Task = Callable[[Config, Launch], float]
@@ -47,6 +47,8 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         else:
             launch, config = prepare(config_name, arguments.overrides)
             gc.enable()
+            if config.study and not is_child():
+                raise ConfigError(f"study={launch.config['study'].get('question', '')!r}: a study is a sweep; add -m")
             task(config, launch)
     except UserError as error:
         sys.exit(f"error: {redactor.text(str(error))}")
@@ -68,8 +70,9 @@ def print_config(arguments: Any, config_name: str) -> None:
 def sweep(overrides: list[str], check: Callable[[Config], None], config_name: str) -> None:
     """Checks every point, claims the sweep's folder and lets Hydra's sweeper and launcher run the jobs."""
     gc.enable()
-    base, _ = prepare(config_name, [override for override in overrides if not is_sweep(override)])
     other_sweeper = any(override.startswith("hydra/sweeper=") for override in overrides)  # finds its points as it goes
+    first = overrides if other_sweeper else expand_points(overrides, None)[0]
+    base, _ = prepare(config_name, [override for override in first if not is_sweep(override)])
     points = [] if other_sweeper else expand_points(overrides, base.config["study"])
     ids = []
     for point in points:
@@ -110,7 +113,9 @@ def prepare(config_name: str, overrides: list[str]) -> tuple[Launch, Config]:
         composed.name = run_name(composed.name, hydra_node.runtime.choices)
         config = OmegaConf.to_object(composed)
         resolved: Any = OmegaConf.to_container(composed)
-    except (HydraException, OmegaConfBaseException) as error:
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error) from error
     assert isinstance(config, Config)
     check_config(config)
@@ -120,7 +125,7 @@ def prepare(config_name: str, overrides: list[str]) -> tuple[Launch, Config]:
         overrides=overrides,
         folder=Path(folder) if folder else None,
         config=resolved,
-        config_yaml=OmegaConf.to_yaml(composed),
+        config_yaml=OmegaConf.to_yaml(OmegaConf.create(redactor.tree(resolved))),
         written_yaml=written_yaml,
         short_id=result_id(resolved),
         redactor=redactor,

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 class Clock:
     """Started when an epoch starts."""
 
-    def __init__(self, images_before: int) -> None:
+    def __init__(self, images_before: int, device: torch.device) -> None:
         self.images_before = images_before  # of the epoch, seen by the process that this one resumes
         self.start = time.perf_counter()
         self.waited = 0.0
         self.trained = 0.0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     def waiting_for(self, loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """The loader's batches; counts the time that each takes to arrive."""

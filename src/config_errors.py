@@ -29,7 +29,7 @@ def explain(error: Exception) -> ConfigError:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return ConfigError(
-            f"{group}={option}: no such option{_did_you_mean(option, error.options)}; there are {', '.join(error.options)}"
+            f"{group}={option}: no such option{did_you_mean(option, error.options)}; there are {', '.join(error.options)}"
         )
     if isinstance(cause, OmegaConfBaseException) and (match := re.match("Could not override '([^']+)'", text)):
         return _explain_unknown_key(match[1], cause)
@@ -55,15 +55,14 @@ def _unknown_key_line(key: str, parents: str, unknown: str, siblings: Iterable[s
     shown = sorted(name for name in siblings if name not in ("_target_", "hydra"))
     if not shown:
         return f"{key}: no such key"
-    near = nearest(unknown, shown)
-    prefix = f"{parents}." if parents else ""
-    suggestion = f", did you mean {prefix}{near}{rest}?" if near else ""
+    suggestion = did_you_mean(unknown, shown, f"{parents}." if parents else "", rest)
     return f"{key}: no such key{suggestion}; {parents or 'the configuration'} has {', '.join(shown)}"
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], before: str = "", after: str = "") -> str:
+    """`, did you mean <before><the nearest known word><after>?`, or nothing."""
     near = nearest(word, known)
-    return f", did you mean {near}?" if near else ""
+    return f", did you mean {before}{near}{after}?" if near else ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -44,6 +44,8 @@ class ProgressView:
         self.task = self.bar.add_task("", total=1, speed="") if self.bar else None
         self.epoch_start = self.last_line = time.perf_counter()
         self.images_at_start: int | None = None
+        self.step_at_start = 0
+        self.loss = float("nan")
         self._open_log(log_file, redactor)
 
     def __enter__(self) -> "ProgressView":
@@ -60,19 +62,22 @@ class ProgressView:
     def step(self, record: StepRecord) -> None:
         """Shows how far the epoch is."""
         now = time.perf_counter()
+        self.loss = self.loss if record.loss is None else record.loss
         if self.images_at_start is None:  # the first step also pays for what is made once
-            self.images_at_start, self.epoch_start = record.images, now
+            self.images_at_start, self.step_at_start, self.epoch_start = record.images, record.step, now
         speed = (record.images - self.images_at_start) / max(now - self.epoch_start, 1e-9)
         if self.bar and self.task is not None:
             total = self.epochs * record.num_steps
             done = (record.epoch - 1) * record.num_steps + record.step
             shown = f"epoch {record.epoch}/{self.epochs}"
-            self.bar.update(self.task, description=shown, total=total, completed=done, speed=f"{speed:.1f} images/s")
+            self.bar.update(
+                self.task, description=shown, total=total, completed=done, speed=f"loss {self.loss:.4f}  {speed:.1f} images/s"
+            )
         elif now - self.last_line > QUIET_SECONDS:
-            left = (record.num_steps - record.step) * (now - self.epoch_start) / max(record.step - 1, 1)
+            left = (record.num_steps - record.step) * (now - self.epoch_start) / max(record.step - self.step_at_start, 1)
             LOGGER.info(
-                "epoch %d/%d  step %d/%d  %.1f images/s  %.0f s left of the epoch",
-                *(record.epoch, self.epochs, record.step, record.num_steps, speed, left),
+                "epoch %d/%d  step %d/%d  loss %.4f  %.1f images/s  %.0f s left of the epoch",
+                *(record.epoch, self.epochs, record.step, record.num_steps, self.loss, speed, left),
             )
             self.last_line = now
 

@@ -29,12 +29,18 @@ def _git_state() -> tuple[str | None, str]:
     """Commit and uncommitted changes of the source; (None, "") where there is no git."""
     if shutil.which("git") is None:
         return None, ""
-    commit = _git("rev-parse", "HEAD")
-    return (commit.strip(), _git("diff", "HEAD")) if commit else (None, "")
+    commit = _git("rev-parse", "HEAD").strip()
+    if not commit:
+        return None, ""
+    patch = _git("diff", "--no-color", "--no-ext-diff", "--binary", "HEAD")
+    top = _git("rev-parse", "--show-toplevel").strip()
+    for file in _git("ls-files", "--others", "--exclude-standard", "--full-name", top).splitlines():
+        patch += _git("diff", "--no-color", "--no-ext-diff", "--no-index", "/dev/null", f"{top}/{file}")
+    return commit, patch
 
 
 def _git(*words: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=False, errors="replace"
     )
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout if done.returncode in (0, 1) else ""  # 1: `diff --no-index` found what it looked for

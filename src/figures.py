@@ -7,37 +7,36 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from PIL import Image
 
 WRONG, RIGHT, IGNORED = (220, 50, 47), (235, 235, 235), (120, 120, 120)
 GAP = 4  # pixels between the pictures of a panel
 COLUMNS = ("image", "truth", "prediction", "error")
 
 
-def color_mask(mask: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Class ids [height, width] as their colours: uint8 [height, width, 3]; `colors` is uint8 [256, 3]."""
-    return colors[mask]
-
-
 def compose_panel(
     image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_index: int, colors: np.ndarray
 ) -> np.ndarray:
-    """Image, truth, prediction and error (wrong red, ignored grey) side by side: uint8 [height, 4 width + gaps, 3]."""
+    """Image, truth, prediction and error (wrong red, ignored grey) side by side: uint8 [height, 4 width + gaps, 3].
+
+    Images are uint8 [height, width, 3], masks uint8 [height, width]; `colors` is uint8 [256, 3], a colour for each id.
+    """
     error = np.where((truth == prediction)[..., None], RIGHT, WRONG)
     error = np.where((truth == ignore_index)[..., None], IGNORED, error).astype(np.uint8)
-    return _row([image, color_mask(truth, colors), color_mask(prediction, colors), error])
+    return _row([image, colors[truth], colors[prediction], error])
 
 
 def compose_attention(image: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
     """The image, then each gate's attention (float [h, w] in 0..1, dark to bright) at the image's size, side by side."""
-    size = (image.shape[1], image.shape[0])
-    shown = [cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT) for m in maps]
+    height, width = image.shape[:2]
+    shown = []
+    for attention in maps:  # of the padded image: enlarged by a whole factor and cropped, so that it stays aligned
+        factor = -(-height // attention.shape[0])
+        shown.append(attention.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width])
     return _row([image, *((colormaps["magma"](m)[..., :3] * 255).astype(np.uint8) for m in shown)])
 
 
@@ -89,8 +88,3 @@ def _lines(axes: Axes, rows: Sequence[dict[str, Any]], tags: Sequence[str], titl
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncol=2 if len(tags) > 4 else 1, framealpha=0.5)
-
-
-def save_picture(path: Path, picture: np.ndarray) -> None:
-    """A uint8 [height, width, 3] array as PNG."""
-    Image.fromarray(picture).save(path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +40,14 @@ class Setup:
     ignore_index: int
     class_names: tuple[str, ...]
     extra_classes: bool
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """Which score decides what is best, and whether `max` or `min` is better."""
+
+    tag: str
+    mode: str
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,7 @@ def score_tags(setup: Setup) -> list[str]:
     return [*tags, "time/epoch_seconds", "memory/peak_mib"]
 
 
-def fit(
-    state: TrainState, setup: Setup, *, epochs: int, log_every: int, monitor_tag: str, monitor_mode: str
-) -> Iterator[StepRecord | EpochRecord]:
+def fit(state: TrainState, setup: Setup, epochs: int, log_every: int, monitor: Monitor) -> Iterator[StepRecord | EpochRecord]:
     """Trains up to `epochs` epochs from wherever `state` stands.
 
     Yields a record after each step and each epoch. The state is whole at each yield: what is saved there continues
@@ -100,7 +107,7 @@ def fit(
         NonFiniteLossError: If a loss or gradient is not finite; the weights are those from before that step.
     """
     while state.epoch < epochs:
-        clock = Clock(state.totals.images)
+        clock = Clock(state.totals.images, setup.compute.device)
         yield from train_epoch(state, setup, log_every, clock)
         scores = _train_scores(state, setup) | clock.scores(state.totals.images)
         evaluation = evaluate(state.model, setup)
@@ -114,7 +121,8 @@ def fit(
         state.scheduler.step()
         state.epoch, state.step = state.epoch + 1, 0
         state.totals.reset()
-        is_best = state.note_score(scores[monitor_tag], monitor_mode)
+        is_best = state.note_score(scores[monitor.tag], monitor.mode)
+        assert scores.keys() == set(score_tags(setup))
         yield EpochRecord(state.epoch, scores, val_scores.absent, evaluation.confusion, is_best)
 
 
@@ -137,7 +145,7 @@ def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -
     """Forward, backward and update; nothing is updated once a loss or gradient was not finite."""
     with setup.compute.autocast():
         logits = state.model(images)
-    loss = setup.loss(logits, masks)
+    loss = setup.loss(logits.float(), masks.long())
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
     state.scaler.unscale_(state.optimizer)
@@ -152,7 +160,7 @@ def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -
     update_weights(state, ok=totals.bad_step == NEVER)
 
     totals.loss += loss.detach() * len(images)
-    totals.gradient_norm += norm
+    totals.gradient_norm += torch.where(torch.isfinite(norm), norm, 0)  # fp16's first steps overflow by design
     totals.confusion += count_confusion(logits.detach(), masks, setup.ignore_index)
 
 
@@ -161,7 +169,7 @@ def update_weights(state: TrainState, ok: Tensor) -> None:
     if state.scaler.is_enabled() or ok.device.type == "cpu" or not _skips_on_device(state.optimizer):
         if ok.item():  # costs nothing on the CPU, a wait elsewhere
             state.scaler.step(state.optimizer)
-            state.scaler.update()
+        state.scaler.update()
         return
     # Fused optimizers read these two, as they do for the gradient scaler, and skip the step on the device.
     state.optimizer.grad_scale, state.optimizer.found_inf = None, (~ok).float()  # type: ignore[attr-defined]
@@ -195,7 +203,7 @@ def evaluate(model: nn.Module, setup: Setup) -> Evaluation:
         with setup.compute.autocast():
             logits = model(images)
         for index in range(len(images)):  # each image's own mean, so that the batch size changes nothing
-            loss += setup.loss(logits[index : index + 1], masks[index : index + 1])
+            loss += setup.loss(logits[index : index + 1].float(), masks[index : index + 1].long())
         confusion += count_confusion(logits, masks, setup.ignore_index)
         images_seen += len(images)
     return Evaluation(loss.item() / images_seen, confusion.cpu().numpy())

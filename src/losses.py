@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 ClassWeights = Literal["none", "median_frequency"]
@@ -42,7 +42,7 @@ class CrossEntropy(nn.Module):
             weight = median_frequency_weights(class_pixels[:num_classes] * counted, class_image_pixels[:num_classes])
         self.register_buffer("weight", weight, persistent=False)
 
-    def forward(self, logits: Float[Tensor, "batch classes h w"], masks: UInt8[Tensor, "batch h w"]) -> Tensor:
+    def forward(self, logits: Float[Tensor, "batch classes h w"], masks: Integer[Tensor, "batch h w"]) -> Tensor:
         """The mean loss, a scalar in nats."""
         # Flattened, since torch's two-dimensional form has no deterministic kernel on CUDA.
         flat = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1]).float()

@@ -21,7 +21,8 @@ def count_confusion(
     truth, prediction = masks.long().flatten(), logits.argmax(dim=1).flatten()
     # Ignored pixels go to a row of their own, which is cut off: no boolean indexing, so no wait for the device.
     row = torch.where(truth == ignore_index, num_classes, truth)
-    counts = torch.bincount(row * num_classes + prediction, minlength=(num_classes + 1) * num_classes)
+    cell = row * num_classes + prediction
+    counts = cell.new_zeros((num_classes + 1) * num_classes).scatter_add_(0, cell, torch.ones_like(cell))  # bincount waits
     return counts[: num_classes * num_classes].view(num_classes, num_classes)
 
 

@@ -1,48 +1,58 @@
 """Which folder a run works in: a new one, or that of the run which it continues."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from src.config import HARMLESS_KEYS, Config
-from src.errors import ConfigError
+from src.errors import ConfigError, UserError
 from src.run_folder import OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, is_locked, read_run
 
 UNFINISHED = ("running", "failed", "interrupted")
 
 
-def claim_run(config: Config, launch: Launch) -> RunFolder:
-    """The folder of this run; `is_resumed` says whether training goes on from its `last.pt`.
+def find_previous(config: Config, launch: Launch) -> Path | None:
+    """The folder of the run that this one continues, or None for a new one.
 
     Raises:
-        ConfigError: If the run to be continued is not there, is being trained, or was configured differently.
+        ConfigError: If that run is not there or was configured differently.
     """
     resume = config.training.resume
     home = OUTPUTS / str(config.name)
     mark_dead_runs(home)
     if resume == "never":
-        return RunFolder(_new_folder(launch, home))
+        return None
     if resume == "auto":
         found = launch.folder if launch.folder and _has_last(launch.folder) else _newest_unfinished(home, launch)
         if found is None:
-            return RunFolder(_new_folder(launch, home))
+            return None
     else:
         found = Path(resume)
         if not _has_last(found):
             raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
     check_same(found, launch, config.training.epochs)
-    return RunFolder(found, is_resumed=True)
+    return found
+
+
+def claim_run(config: Config, launch: Launch, previous: Path | None) -> RunFolder:
+    """The folder that this run works in; raises ConfigError if another run or process has it."""
+    if previous is not None:
+        return RunFolder(previous, is_resumed=True)
+    return RunFolder(_new_folder(launch, OUTPUTS / str(config.name)))
 
 
 def mark_dead_runs(home: Path) -> None:
     """Says in `run.json` of runs whose process is gone that they were killed."""
-    for file in home.glob("*/run.json"):
-        end_dead_run(file.parent, "its process was killed")
+    sweeps = OUTPUTS / "multirun" / home.name
+    for file in [*home.glob("*/run.json"), *sweeps.glob("*/*/run.json")]:
+        with contextlib.suppress(UserError, OSError):  # another run's damaged file is no reason not to train
+            end_dead_run(file.parent, "its process was killed")
 
 
 def _new_folder(launch: Launch, home: Path) -> Path:
     if launch.folder is None:
         return claim_folder(home, launch.short_id)
-    if (launch.folder / "run.json").exists():
+    if (launch.folder / "run.json").exists() and launch.config["training"]["resume"] != "auto":
         raise ConfigError(
             f"hydra.run.dir={launch.folder}: holds a run already; use another folder, or training.resume=auto to go on with it"
         )
@@ -69,15 +79,16 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
     before = read_run(folder)
     old, new = flatten(before.get("config", {})), flatten(launch.redactor.tree(launch.config))
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _harmless(key)]
-    more_epochs = epochs > old.get("training.epochs", 0)
-    refused = [key for key in differing if not (key == "training.epochs" and more_epochs)]
-    # A schedule that ends with the run is stretched when the run is.
-    refused = [
-        key for key in refused if not (more_epochs and old.get(key) == old.get("training.epochs") and new.get(key) == epochs)
-    ]
-    if refused:
-        changes = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in refused)
+    if epochs > old.get("training.epochs", 0):  # a schedule that ends with the run is stretched with it
+        ends = (old.get("training.epochs"), epochs)
+        differing = [k for k in differing if k != "training.epochs" and not _ends_with_run(k, old, new, ends)]
+    if differing:
+        changes = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in differing)
         raise ConfigError(f"{folder} was trained with other values: {changes}; give them again, or start a new run")
+
+
+def _ends_with_run(key: str, old: dict[str, Any], new: dict[str, Any], ends: tuple[Any, int]) -> bool:
+    return key.startswith("scheduler.") and (old.get(key), new.get(key)) == ends
 
 
 def _harmless(key: str) -> bool:

@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.errors import ConfigError, UserError
 from src.redaction import Redactor
+
+if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
+    from src.loop import EpochRecord
+    from src.state import TrainState
 
 OUTPUTS = Path("outputs")
 LOGGER = logging.getLogger("src")
@@ -39,7 +43,8 @@ class Launch:
         overrides: Those of them that set keys.
         folder: Given by hand as hydra.run.dir, or None.
         config: The resolved configuration.
-        config_yaml: The same as text; `written_yaml` is it before interpolations were filled in.
+        config_yaml: The same as text, without secrets.
+        written_yaml: The configuration as text, before interpolations were filled in.
         short_id: Hash of every key that changes the result.
         redactor: Takes secrets out of what is written.
     """
@@ -108,6 +113,11 @@ class RunFolder:
         self.facts |= facts
         write_json(self.path / "run.json", self.facts)
 
+    def write_scores(self, state: "TrainState", record: "EpochRecord") -> None:
+        """The scores of the epoch that was just finished, and the best so far."""
+        facts = {"epoch": state.epoch, "best_score": state.best_score, "best_epoch": state.best_epoch}
+        self.write(**facts, final_scores=record.scores, **({"best_scores": record.scores} if record.is_best else {}))
+
     @contextlib.contextmanager
     def running(self, launch: Launch, facts: dict[str, Any]) -> Iterator[None]:
         """Says in `run.json` that the run is running, and at the end how it ended."""
@@ -138,7 +148,7 @@ class RunFolder:
             self._end("interrupted", "stopped from the keyboard")
             raise
         except BaseException as error:
-            LOGGER.debug("failed", exc_info=True)  # the traceback goes to train.log, the console gets one line
+            LOGGER.debug("failed", exc_info=True)  # the traceback goes to train.log, the console gets the error
             self._end("failed", launch.redactor.text(f"{type(error).__name__}: {error}"))
             raise
         self._end("finished", None)
@@ -155,7 +165,10 @@ def now() -> str:
 def replace_text(path: Path, text: str) -> None:
     """Writes the file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -183,8 +196,10 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def end_dead_run(folder: Path, reason: str) -> None:
     """Corrects the `run.json` of a process that was killed and could not say so itself; leaves a living one alone."""
+    if not (folder / "run.json").exists() or is_locked(folder):
+        return
     facts = read_run(folder)
-    if facts.get("status") == "running" and not is_locked(folder):
+    if facts.get("status") == "running":
         write_json(folder / "run.json", facts | {"status": "failed", "end": now(), "error": reason})
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.config_errors import nearest
+from src.config_errors import did_you_mean
 from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
 from src.errors import ConfigError
@@ -22,16 +22,19 @@ ALLOWED_PREFIXES = ("src.", "torch.nn.", "torch.optim.", "albumentations.", "mon
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (nn.Module,),
     "dataset": (CamVid,),
-    "augmentation": (Augmentation, A.BasicTransform, A.BaseCompose),
+    "augmentation": (Augmentation,),
     "loss": (nn.Module,),
     "optimizer": (Optimizer,),
     "scheduler": (LRScheduler,),
 }
+INNER_KINDS = {"augmentation": (A.BasicTransform, A.BaseCompose)}  # of the targets inside a node, where they differ
 RESERVED = ("_args_", "_partial_", "_recursive_", "_convert_", "_mode_")  # Hydra's own, which only build.py may use
 
 
-def check_targets(group: str, node: dict[str, Any], runtime: dict[str, Any]) -> None:
+def check_targets(group: str, node: dict[str, Any], runtime: dict[str, Any]) -> dict[str, Any]:
     """Raises ConfigError unless every target in the node is a class that this group may build, called rightly.
+
+    Gives those of `runtime` that the outermost class takes: a loss need not know what only another one asks for.
 
     Args:
         group: The configuration's group.
@@ -41,8 +44,19 @@ def check_targets(group: str, node: dict[str, Any], runtime: dict[str, Any]) -> 
     for path, text in texts_in(group, node):
         if "${" in text:  # Hydra would fill it in after this check
             raise ConfigError(f"{path}={text!r}: an interpolation that was not filled in; write its value")
-    for path, part in targets_in(group, node):
-        check_target(group, path, part, runtime if part is node else {})
+    kinds, wanted = KINDS[group], runtime
+    for path, part in targets_in(group, node):  # the outermost comes first
+        cls = check_target(path, part, kinds)
+        if part is node:
+            wanted = {name: value for name, value in runtime.items() if _takes(cls, name)}
+        check_arguments(path, cls, {k: v for k, v in part.items() if k != "_target_"}, wanted if part is node else {})
+        kinds = INNER_KINDS.get(group, KINDS[group])
+    return wanted
+
+
+def _takes(cls: type, name: str) -> bool:
+    parameters = inspect.signature(cls).parameters
+    return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def targets_in(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -76,8 +90,8 @@ def locate(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def check_target(group: str, path: str, node: dict[str, Any], runtime: dict[str, Any]) -> None:
-    """Raises ConfigError unless the target is an allowed class and takes these arguments."""
+def check_target(path: str, node: dict[str, Any], kinds: tuple[type, ...]) -> type:
+    """The target's class; raises ConfigError unless it is allowed and of one of these kinds."""
     if reserved := [key for key in RESERVED if key in node]:
         raise ConfigError(f"{path}.{reserved[0]}: not allowed in a configuration")
     target = node["_target_"]
@@ -87,10 +101,10 @@ def check_target(group: str, path: str, node: dict[str, Any], runtime: dict[str,
         cls = locate(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}._target_={target}: no such class ({innermost(error)})") from error
-    if not isinstance(cls, type) or not issubclass(cls, KINDS[group]) or not f"{cls.__module__}.".startswith(ALLOWED_PREFIXES):
-        kinds = " or ".join(kind.__name__ for kind in KINDS[group])
-        raise ConfigError(f"{path}._target_={target}; {group} needs a subclass of {kinds}")
-    check_arguments(path, cls, {key: value for key, value in node.items() if key != "_target_"}, runtime)
+    if not isinstance(cls, type) or not issubclass(cls, kinds) or not f"{cls.__module__}.".startswith(ALLOWED_PREFIXES):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"{path}._target_={target}; {path} needs a subclass of {names}")
+    return cls
 
 
 def check_arguments(path: str, cls: type, arguments: dict[str, Any], runtime: dict[str, Any]) -> None:
@@ -101,8 +115,7 @@ def check_arguments(path: str, cls: type, arguments: dict[str, Any], runtime: di
     hints = _type_hints(cls)
     for name, value in arguments.items():
         if name in runtime or (name not in parameters and not takes_any):
-            near = nearest(name, own)
-            suggestion = f", did you mean {path}.{near}?" if near else ""
+            suggestion = did_you_mean(name, own, before=f"{path}.")
             raise ConfigError(f"{path}.{name}: no such argument{suggestion}; {cls.__name__} takes {', '.join(own)}")
         if name in hints and not _contains_target(value) and not _fits(value, hints[name]):
             raise ConfigError(f"{path}.{name}={value!r}; allowed is {_describe(hints[name])}")

@@ -10,10 +10,9 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.build import Experiment
     from src.checkpoint import Checkpoints
     from src.config import Config
-    from src.datasets.camvid import CamVid
-    from src.loop import EpochRecord
     from src.recorder import Recorder
     from src.run_folder import Launch, RunFolder
+    from src.state import TrainState
 
 LOGGER = logging.getLogger("src")
 PURPOSE = "Trains a segmentation network; everything is a key that can be set."
@@ -27,52 +26,32 @@ EXAMPLES = """\
 
 def train(config: "Config", launch: "Launch") -> float:
     """One run, from its configuration to its best score; everything it leaves behind lies in its folder."""
-    from src.build import build, stretch_schedule
-    from src.checkpoint import Checkpoints, load_weights
+    from src.build import build
     from src.console import ProgressView
     from src.loop import EpochRecord, fit
     from src.recorder import Recorder
-    from src.resume import claim_run
     from src.run_folder import Interrupted
     from src.signals import StopSignals
 
     experiment = build(config)
-    state, setup = experiment.state, experiment.setup
-    if config.model.get("weights"):
-        load_weights(Path(config.model["weights"]), state.model)
-
-    run = claim_run(config, launch)
-    checkpoints = Checkpoints(run.path / "checkpoints", config.training.checkpoint_every, config.training.checkpoint_keep)
-    if run.is_resumed:
-        checkpoints.load_last(state)
-        if run.facts["config"]["training"]["epochs"] != config.training.epochs:
-            stretch_schedule(config, state)
-
+    state = experiment.state
+    run, checkpoints = start_or_resume(config, launch, state)
     with (
         ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
         run.running(launch, describe(experiment)),
         StopSignals() as stop,
     ):
-        recorder = Recorder(run.path, experiment.val_data.classes, setup.ignore_index, state.epoch)
+        recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
         announce(config, launch, run, experiment)
-        recorder.write_text("config", launch.redactor.text(launch.config_yaml))
-        for record in fit(
-            state,
-            setup,
-            epochs=config.training.epochs,
-            log_every=config.training.log_every,
-            monitor_tag=config.monitor.tag,
-            monitor_mode=config.monitor.mode,
-        ):
+        recorder.write_text("config", launch.config_yaml)
+        for record in fit(state, experiment.setup, config.training.epochs, config.training.log_every, config.monitor):
             if isinstance(record, EpochRecord):
                 view.epoch(record)
                 recorder.write(record)
-                write_pictures(config, experiment, recorder, record)
+                write_pictures(config, experiment, recorder)
                 checkpoints.save_epoch(state, record.is_best)
-                run.write(epoch=state.epoch, best_score=state.best_score, best_epoch=state.best_epoch)
-                run.write(final_scores=record.scores, **({"best_scores": record.scores} if record.is_best else {}))
-                if config.training.patience and state.epoch - state.best_epoch >= config.training.patience:
-                    LOGGER.info("stopped: no better %s for %d epochs", config.monitor.tag, config.training.patience)
+                run.write_scores(state, record)
+                if is_last(config, state):
                     break
             else:
                 view.step(record)
@@ -83,6 +62,30 @@ def train(config: "Config", launch: "Launch") -> float:
         recorder.close()
         conclude(config, run, experiment, checkpoints)
     return state.best_score
+
+
+def start_or_resume(config: "Config", launch: "Launch", state: "TrainState") -> "tuple[RunFolder, Checkpoints]":
+    """The run's folder and checkpoints; `state` continues from there, or starts from `model.weights` if they are given."""
+    from src.build import stretch_schedule
+    from src.checkpoint import Checkpoints, load_weights
+    from src.resume import claim_run, find_previous
+
+    previous = find_previous(config, launch)
+    if previous is None and config.model.get("weights"):
+        load_weights(Path(config.model["weights"]), state.model)
+    run = claim_run(config, launch, previous)
+    checkpoints = Checkpoints(run.path / "checkpoints", config.training.checkpoint_every, config.training.checkpoint_keep)
+    if run.is_resumed:
+        checkpoints.load_last(state)
+        if run.facts["config"]["training"]["epochs"] != config.training.epochs:
+            stretch_schedule(config, state)
+    return run, checkpoints
+
+
+def is_last(config: "Config", state: "TrainState") -> bool:
+    """Whether training ends with the epoch that was just finished: the last one, or the end of `training.patience`."""
+    patience = config.training.patience
+    return state.epoch >= config.training.epochs or (patience is not None and state.epochs_without_gain >= patience)
 
 
 def describe(experiment: "Experiment") -> dict[str, object]:
@@ -111,10 +114,12 @@ def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "
         *(len(experiment.train_data), len(experiment.val_data), height, width, config.loader.batch_size),
     )
     LOGGER.debug("command: %s", " ".join(launch.command))
+    if config.model.get("weights"):
+        LOGGER.info("weights to start from: %s", config.model["weights"])
     LOGGER.info("watch it: %s", tensorboard_command(run))
 
 
-def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder", record: "EpochRecord") -> None:
+def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder") -> None:
     """Every `panel_every` epochs, and at the last: predictions and gates on the same validation images."""
     import numpy as np
     import torch
@@ -122,9 +127,9 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
     from src.gate_analysis.recording import record_attention
     from src.loop import predict
 
-    if record.epoch % config.training.panel_every and record.epoch != config.training.epochs:
+    epoch, data = experiment.state.epoch, experiment.val_data
+    if epoch % config.training.panel_every and not is_last(config, experiment.state):
         return
-    data = experiment.val_data
     chosen = np.linspace(0, len(data) - 1, min(config.training.panel_images, len(data))).round().astype(int)
     images, truths = (np.stack(arrays) for arrays in zip(*(data[int(index)] for index in chosen), strict=True))
     predictions: list[np.ndarray] = []
@@ -132,10 +137,10 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
         experiment.state.model,
         lambda: predictions.append(predict(experiment.state.model, experiment.setup, torch.from_numpy(images))),
     )
-    recorder.write_panels(record.epoch, images, truths, predictions[0])
+    recorder.write_panels(epoch, images, truths, predictions[0])
     if maps:
         names = [f"gate {number} ({m.shape[1]}x{m.shape[2]})" for number, m in enumerate(maps, start=1)]
-        recorder.write_attention(record.epoch, images, maps, names)
+        recorder.write_attention(epoch, images, maps, names)
     recorder.write_curves()
 
 
@@ -144,11 +149,13 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
     state, train, val = experiment.state, experiment.train_data, experiment.val_data
     LOGGER.info("best %s: %.4f at epoch %d of %d", config.monitor.tag, state.best_score, state.best_epoch, state.epoch)
     if config.training.baselines:
+        from src.datasets.augmentation import resize
         from src.datasets.baselines import colour_and_row_miou, majority_map_miou
 
+        samples = [resize(image, mask, train.image_size) for image, mask in train.samples]
         facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
-        majority = majority_map_miou((m for _, m in train.samples), (m for _, m in val.samples), **facts)
-        colour = colour_and_row_miou(train.samples, val.samples, **facts)
+        majority = majority_map_miou((m for _, m in samples), (m for _, m in val.samples), **facts)
+        colour = colour_and_row_miou(samples, val.samples, **facts)
         run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
         LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
         LOGGER.info("  best class for each colour and row %.4f", colour)
@@ -175,15 +182,17 @@ def main() -> None:
     gc.disable()  # until all is composed, by cli.main: collecting what Hydra makes takes a tenth of the time and frees nothing
     from src import cli
 
-    checked_data: dict[str, tuple[CamVid, CamVid]] = {}
-    cli.main(train, lambda config: check(config, checked_data))
+    cli.main(train, check_point)
 
 
-def check(config: "Config", checked_data: "dict[str, tuple[CamVid, CamVid]]") -> None:
-    """What only torch and the data can tell about a point of a sweep; see `build.check`."""
+def check_point(config: "Config") -> None:
+    """Raises what would keep this point of a sweep from being trained."""
     from src.build import check
+    from src.checkpoint import read_weights
 
-    check(config, checked_data)
+    model = check(config)
+    if config.model.get("weights"):
+        read_weights(Path(config.model["weights"]), model)
 
 
 if __name__ == "__main__":

@@ -437,7 +437,7 @@ def test_check_raises_what_build_raises(config: Config, group: str, values: dict
     with pytest.raises((ConfigError, DataError)) as from_build:
         build(bad)
     with pytest.raises(type(from_build.value)) as from_check:
-        check(bad, {})
+        check(bad)
     assert str(from_check.value) == str(from_build.value)
 
 
@@ -451,24 +451,22 @@ def test_check_refuses_the_batches_that_build_refuses(config: Config, loader: di
     with pytest.raises(ConfigError) as from_build:
         build(bad)
     with pytest.raises(ConfigError) as from_check:
-        check(bad, {})
+        check(bad)
     assert str(from_check.value) == str(from_build.value)
 
 
 def test_check_passes_a_good_point_and_reads_its_data_once(config: Config, tmp_path: Path) -> None:
-    data: dict[str, Any] = {}
-    check(config, data)
-    assert len(data) == 1
+    check(config)
     Path(config.dataset["root"]).rename(tmp_path / "moved")
-    check(with_node(config, "model", init="kaiming"), data)  # would raise if it read again
+    check(with_node(config, "model", init="kaiming"))  # would raise if it read again
     with pytest.raises(DataError):
-        check(config, {})
+        check(with_node(config, "augmentation", transforms=[]))
 
 
 def test_check_draws_no_weights(config: Config) -> None:
     """A network of 3.6 billion parameters, 14 GB, is checked as quickly as any."""
     model = dict(config.model) | {"channels": [64 * 2**depth for depth in range(8)]}
-    check(dataclasses.replace(config, model=model), {})
+    check(dataclasses.replace(config, model=model))
     with torch.device("meta"):
         network = build_model(dataclasses.replace(config, model=model), 11)
     assert sum(weight.numel() for weight in network.parameters()) > 1e9

@@ -7,6 +7,7 @@ import torch
 
 from src.build import Experiment, build
 from src.cli import prepare
+from src.config import MonitorConfig
 from src.errors import NonFiniteLossError
 from src.loop import EpochRecord, fit, train_step
 
@@ -70,7 +71,7 @@ def test_a_bad_step_changes_no_weight(tiny_overrides: list[str], optimizer: str)
 
 def test_the_bad_step_is_named(cuda_experiment: Experiment) -> None:
     state, setup = cuda_experiment.state, cuda_experiment.setup
-    records = fit(state, setup, epochs=1, log_every=100, monitor_tag="val/miou", monitor_mode="max")
+    records = fit(state, setup, epochs=1, log_every=100, monitor=MonitorConfig("val/miou", "max"))
     next(records)
     with torch.no_grad():
         next(state.model.parameters()).fill_(float("nan"))
@@ -82,6 +83,6 @@ def test_the_bad_step_is_named(cuda_experiment: Experiment) -> None:
 def test_half_precision_trains(tiny_overrides: list[str], precision: str, tmp_path: Path) -> None:
     _, config = prepare("config", [*tiny_overrides, "device=cuda", f"precision={precision}", "training.epochs=8"])
     experiment = build(config)
-    records = fit(experiment.state, experiment.setup, epochs=8, log_every=10, monitor_tag="val/miou", monitor_mode="max")
+    records = fit(experiment.state, experiment.setup, epochs=8, log_every=10, monitor=MonitorConfig("val/miou", "max"))
     losses = [record.scores["train/loss"] for record in records if isinstance(record, EpochRecord)]
     assert losses[-1] < losses[0]

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from src.build import Experiment, build, stretch_schedule
 from src.checkpoint import Checkpoints
 from src.cli import prepare
+from src.config import MonitorConfig
 from src.errors import NonFiniteLossError
 from src.loop import EpochRecord, Setup, StepRecord, evaluate, fit, train_step, update_weights
 
@@ -35,7 +36,7 @@ def make(tiny_overrides: list[str]) -> Make:
 
 
 def records(experiment: Experiment, epochs: int, **others: Any) -> Iterator[StepRecord | EpochRecord]:
-    settings: dict[str, Any] = {"log_every": 1, "monitor_tag": "val/miou", "monitor_mode": "max"} | others
+    settings: dict[str, Any] = {"log_every": 1, "monitor": MonitorConfig("val/miou", "max")} | others
     return fit(experiment.state, experiment.setup, epochs=epochs, **settings)
 
 
@@ -398,8 +399,8 @@ def test_best_is_the_first_of_the_best_and_never_nan(
 
 
 def test_the_monitored_tag_and_its_mode_decide_what_is_best(make: Make) -> None:
-    seen = epoch_records(make(), 3, monitor_tag="train/loss", monitor_mode="max")
+    seen = epoch_records(make(), 3, monitor=MonitorConfig("train/loss", "max"))
     losses = [record.scores["train/loss"] for record in seen]
     assert losses == sorted(losses, reverse=True)
     assert [record.is_best for record in seen] == [True, False, False]
-    assert [record.is_best for record in epoch_records(make(), 3, monitor_tag="train/loss", monitor_mode="min")] == [True] * 3
+    assert [record.is_best for record in epoch_records(make(), 3, monitor=MonitorConfig("train/loss", "min"))] == [True] * 3

@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.cli import prepare
 from src.datasets.label_tables import CAMVID11
 from src.errors import ConfigError
-from src.resume import claim_run
+from src.resume import find_previous
 
 MEASURED = ("time/", "speed/", "memory/")  # tags that no two runs share
 EPOCHS = 30  # enough that a signal after the second finds the run at work
@@ -302,7 +302,7 @@ def test_a_changed_key_is_refused_by_name(left: Left, monkeypatch: pytest.Monkey
     words = [*done.run()["overrides"], f"training.resume='{done.folder}'", "optimizer.lr=0.5", "seed=3", "training.log_every=7"]
     launch, config = prepare("config", words)
     with pytest.raises(ConfigError) as caught:
-        claim_run(config, launch)
+        find_previous(config, launch)
     assert "optimizer.lr (0.001 there, 0.5 here)" in str(caught.value)
     assert "seed (0 there, 3 here)" in str(caught.value)
     assert "log_every" not in str(caught.value)  # harmless
@@ -314,7 +314,7 @@ def test_fewer_epochs_are_refused(left: Left, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(done.folder.parents[2])
     launch, config = prepare("config", [*done.run()["overrides"], f"training.resume='{done.folder}'", "training.epochs=1"])
     with pytest.raises(ConfigError, match=rf"training\.epochs \({EPOCHS} there, 1 here\)"):
-        claim_run(config, launch)
+        find_previous(config, launch)
 
 
 def test_sigterm_saves_and_resume_auto_finishes_as_if_never_cut(left: Left) -> None:

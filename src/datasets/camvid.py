@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from src.datasets.augmentation import Augmentation, Sample, resize
 from src.datasets.files import Pair, pair_files, read_pair
-from src.datasets.label_tables import CAMVID11, UNUSED, VOID
+from src.datasets.label_tables import CAMVID11, UNUSED, VOID, LabelClass, distinct_color
 from src.datasets.layouts import split_folders
 from src.errors import ConfigError, DataError
 
@@ -27,6 +27,7 @@ class CamVid(Dataset[Sample]):
         split: `train`, `val` or `test`.
         labels: `camvid11`: ids 0..10 are the classes and 11 is void; `index`: ids as stored, all below `num_classes`.
         num_classes: Channels of the logits; null: 11 for camvid11. `index` needs a number.
+        class_names: Names of ids 0, 1, ..., which are scored; null: CamVid's. For `index` alone.
         ignore_index: Mask id that counts neither in the loss nor in a score; null: 11 for camvid11, else 255.
         image_size: [height, width] that images and masks are resized to; null keeps their own.
         augmentation: Random transforms, for training only.
@@ -51,6 +52,7 @@ class CamVid(Dataset[Sample]):
         split: str,
         labels: Labels = "camvid11",
         num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
         image_size: Sequence[int] | None = None,
         augmentation: Augmentation | None = None,
@@ -58,7 +60,7 @@ class CamVid(Dataset[Sample]):
     ) -> None:
         self.split = split
         self.num_classes, self.ignore_index, self.allowed_ids = _label_facts(labels, num_classes, ignore_index)
-        self.classes = CAMVID11[: self.num_classes]
+        self.classes = _scored_classes(labels, class_names, self.num_classes)
         self.image_size = _check_size(image_size)
         self.augmentation = augmentation
         self.seed = seed
@@ -157,6 +159,17 @@ def _label_facts(labels: Labels, num_classes: int | None, ignore_index: int | No
     if ignore_index in ids or not 0 <= ignore_index <= UNUSED:
         raise ConfigError(f"dataset.ignore_index={ignore_index}; allowed are ids that are no class, up to {UNUSED}")
     return num_classes, ignore_index, frozenset(ids) | {ignore_index}
+
+
+def _scored_classes(labels: Labels, names: Sequence[str] | None, num_classes: int) -> tuple[LabelClass, ...]:
+    if names is None:
+        return CAMVID11[:num_classes]
+    if labels != "index" or not 1 <= len(names) <= num_classes or len(set(names)) < len(names):
+        raise ConfigError(
+            f"dataset.class_names={list(names)}; allowed are different names of the first ids, {num_classes} at most,"
+            " with dataset.labels=index"
+        )
+    return tuple(LabelClass(name, distinct_color(number)) for number, name in enumerate(names))
 
 
 def _check_size(size: Sequence[int] | None) -> tuple[int, int] | None:

