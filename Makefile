@@ -21,7 +21,7 @@ train: setup  ## train the quick start on the embedded data set (minutes on two 
 	$(BIN)/python -m src.train experiment=quickstart
 
 test: setup  ## run the tests (CAMVID_ROOT=FOLDER adds those on the real CamVid)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## run the long proofs
 	$(BIN)/python -m pytest -m slow

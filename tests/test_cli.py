@@ -35,7 +35,7 @@ COMPOSITION_MISTAKES = [
     (["training.epochs=0"], ["training.epochs=0", "whole numbers from 1"]),
     (["loader.drop_last=maybe"], ["loader.drop_last=maybe", "ool"]),
     (["model=nosuch"], ["model=nosuch", "no such option", "attunet", "unet"]),
-    (["optimizer=adamv"], ["optimizer=adamv", "did you mean", "adam, adamw, sgd"]),
+    (["optimizer=adamv"], ["optimizer=adamv", "did you mean", "adam, adamw, adamw_fast, sgd"]),
     (["experiment=orginal"], ["experiment=orginal", "did you mean original?"]),
     (["precision=bf17"], ["precision=bf17", "auto, fp32, bf16, fp16"]),
     (["device=gpu"], ["device=gpu", "cpu", "cuda"]),
@@ -153,6 +153,7 @@ def test_help_names_every_group_option_and_key(flag: str, train_process: Process
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # not long, but it wants the machine for itself
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["optimizer.lrr=1"], ["+optimizer.lrr=1"]], ids=" ".join)
 def test_answers_come_within_half_a_second(words: list[str], train_process: Process) -> None:
     """The best of up to five, by the clock, or by the processor's own count, since the cores are shared with others."""

@@ -87,9 +87,13 @@ from pathlib import Path
 from src.run_folder import RunFolder
 run = RunFolder(Path(sys.argv[1]))
 run.write(status="running")
-if sys.argv[2] == "workers" and os.fork() == 0:  # as a loader's workers, which outlive a killed parent for seconds
-    time.sleep(20)
-    os._exit(0)
+if sys.argv[2] == "workers":  # as a loader's workers, which outlive a killed parent for seconds
+    reads, writes = os.pipe()
+    if os.fork() == 0:
+        os.write(writes, b"!")
+        time.sleep(20)
+        os._exit(0)
+    os.read(reads, 1)  # the worker is under way
 print("holds", flush=True)
 time.sleep(60)
 """
