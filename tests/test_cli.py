@@ -157,19 +157,16 @@ def test_help_names_every_group_option_and_key(flag: str, train_process: Process
 @pytest.mark.slow  # not long, but it wants the machine for itself
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["optimizer.lrr=1"], ["+optimizer.lrr=1"]], ids=" ".join)
 def test_answers_come_within_half_a_second(words: list[str], train_process: Process) -> None:
-    """The best of up to five. A machine on which importing Hydra alone is slow today is allowed three times that."""
-    taken, hydra_alone = [], []
+    """The best of up to five, by the clock, or by the processor's own count, since the cores are shared with others."""
+    taken = []
     for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import hydra"], check=True)
-        middle = time.perf_counter()
+        used, start = os.times(), time.perf_counter()
         train_process(*words)
-        hydra_alone.append(middle - start)
-        taken.append(time.perf_counter() - middle)
+        wall, now = time.perf_counter() - start, os.times()
+        processor = now.children_user + now.children_system - used.children_user - used.children_system
+        taken.append(min(wall, processor))
         if taken[-1] < SECONDS_TO_ANSWER:
             return
-    if min(taken) < 3 * min(hydra_alone):
-        return
     pytest.fail(f"at best {min(taken):.2f} s")
 
 
