@@ -14,7 +14,7 @@ setup: $(INSTALLED)  ## make .venv and install the pinned packages
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt '.[dev]'
 	touch $@
 
 train: setup  ## train the quick start on the embedded data set (minutes on two CPU cores)
@@ -39,4 +39,4 @@ tensorboard: setup  ## look at the runs, on this machine only
 	$(BIN)/tensorboard --logdir outputs --host localhost --samples_per_plugin images=200
 
 clean:  ## remove the environment and caches (runs and data stay)
-	rm -rf .venv *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -56,6 +56,8 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        gc.freeze()
 
 
 def parse_arguments() -> Any:
