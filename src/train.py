@@ -44,7 +44,8 @@ def train(config: "Config", launch: "Launch") -> float:
         recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
         announce(config, launch, run, experiment)
         recorder.write_text("config", launch.config_yaml)
-        for record in fit(state, experiment.setup, config.training.epochs, config.training.log_every, config.monitor):
+        epochs = state.epoch if is_last(config, state) else config.training.epochs  # a run that patience ended stays ended
+        for record in fit(state, experiment.setup, epochs, config.training.log_every, config.monitor):
             if isinstance(record, EpochRecord):
                 view.epoch(record)
                 recorder.write(record)
@@ -183,7 +184,7 @@ def main() -> None:
 
         print(help_text("config", "train", PURPOSE, EXAMPLES), end="")
         return
-    gc.disable()  # cli.main enables it: to collect what Hydra makes, now or at the end, takes a tenth of a second and frees nothing
+    gc.disable()  # until cli.main enables it: to collect what Hydra makes takes a tenth of a second and frees nothing
     from src import cli
 
     cli.main(train, check_point)

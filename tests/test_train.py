@@ -159,7 +159,9 @@ def run_killed(at: Workplace) -> tuple[Done, Done, Done, dict[str, Any]]:
     process.kill()
     killed = Done(at.finish(process, "killed", said).code, said, folder)
     before = killed.run()
-    stopped_early = at.train("killed", "training.epochs=50", "training.patience=2", "monitor.tag=lr", "monitor.mode=max")
+    patient = ["training.epochs=50", "training.patience=2", "monitor.tag=lr", "monitor.mode=max"]
+    stopped_early = at.train("killed", *patient)
+    at.train("killed", *patient, f"training.resume='{stopped_early.folder}'")  # adds nothing to it
     return killed, second, stopped_early, before
 
 
