@@ -1,6 +1,7 @@
 """From a configuration to objects: the only place where Hydra meets torch."""
 
 import functools
+import inspect
 import json
 import signal
 from dataclasses import dataclass
@@ -13,19 +14,21 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from src.config import Config
 from src.config_errors import did_you_mean
-from src.datasets.camvid import CamVid
+from src.datasets.device_samples import unmovable
+from src.datasets.reader import Batches, SegmentationDataset, Source, refuse_shared_images
 from src.datasets.sampler import EpochSampler
 from src.device import Compute, Normalize, choose_compute
 from src.errors import ConfigError, UserError
 from src.loop import Setup, score_tags
 from src.seeding import seed_everything, use_determinism
 from src.state import EpochTotals, TrainState
-from src.targets import check_targets, innermost
+from src.targets import check_targets, innermost, locate
 
+DEVICE_SHARE = 0.25  # of a GPU's free memory that dataset.cache=auto takes for samples
 NOT_ARGUMENTS = {"model": ("weights",), "scheduler": ("warmup_epochs",)}  # keys that build.py and train.py read
 
 
@@ -35,8 +38,8 @@ class Experiment:
 
     state: TrainState
     setup: Setup
-    train_data: CamVid
-    val_data: CamVid
+    train_data: SegmentationDataset
+    val_data: SegmentationDataset
 
 
 def build(config: Config) -> Experiment:
@@ -53,6 +56,8 @@ def build(config: Config) -> Experiment:
     if compute.device.type == "cuda" and compute.device.index is not None:
         torch.cuda.set_device(compute.device)
     train_data, val_data = build_datasets(config)
+    place_samples(config, compute, train_data)
+    place_samples(config, compute, val_data)
     seed_everything(config.seed)
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = build_state(config, model, compute, train_data.num_classes)
@@ -76,22 +81,52 @@ def check(config: Config) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=1)
-def _checked_datasets(nodes: str) -> tuple[CamVid, CamVid]:
+def _checked_datasets(nodes: str) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The points of a sweep mostly share their data, which need not be read again for each."""
     dataset, augmentation = json.loads(nodes)
     return build_splits(dataset, augmentation, seed=0)
 
 
-def build_datasets(config: Config) -> tuple[CamVid, CamVid]:
+def build_datasets(config: Config) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The training split, augmented, and the validation split, never augmented."""
     return build_splits(config.dataset, config.augmentation, config.seed)
 
 
-def build_splits(dataset: Any, augmentation: Any, seed: int) -> tuple[CamVid, CamVid]:
+def build_splits(dataset: Any, augmentation: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The two splits of a dataset node, the first with an augmentation node's transforms."""
     transforms = build_part("augmentation", augmentation)
     train = build_part("dataset", dataset, split="train", augmentation=transforms, seed=seed)
-    return train, build_part("dataset", dataset, split="val", augmentation=None, seed=seed)
+    val = build_part("dataset", dataset, split="val", augmentation=None, seed=seed)
+    refuse_shared_images(train, val)
+    return train, val
+
+
+def build_source(node: Any) -> tuple[Source, tuple[int, int] | None]:
+    """The files of a dataset node, not read yet, and the size that training brings them to."""
+    check_targets("dataset", node, {"split": "train", "augmentation": None, "seed": 0})
+    source = locate(node["_target_"]).source
+    known = inspect.signature(source).parameters
+    size = node.get("image_size")
+    return source(**{key: value for key, value in node.items() if key in known}), (size[0], size[1]) if size else None
+
+
+def place_samples(config: Config, compute: Compute, data: SegmentationDataset) -> None:
+    """Keeps the samples on the device if `dataset.cache` says so, or is `auto` and a GPU has room to spare for them.
+
+    Raises:
+        ConfigError: If `dataset.cache=device` does not go with the other keys.
+    """
+    if data.cache == "device":
+        if config.loader.num_workers:
+            raise ConfigError(
+                f"loader.num_workers={config.loader.num_workers}: dataset.cache=device makes batches on the device; use 0"
+            )
+        data.place_on(compute.device)
+    elif data.cache == "auto" and compute.device.type == "cuda" and not config.loader.num_workers:
+        free, _ = torch.cuda.mem_get_info(compute.device)
+        one_size = len(set(data.samples.facts.shapes)) == 1
+        if one_size and not unmovable(data.augmentation) and data.samples.pixels.nbytes < free * DEVICE_SHARE:
+            data.place_on(compute.device)
 
 
 def build_model(config: Config, num_classes: int) -> nn.Module:
@@ -134,7 +169,7 @@ def stretch_schedule(config: Config, state: TrainState) -> None:
         group["lr"] = optimizer.param_groups[0]["lr"]
 
 
-def build_setup(config: Config, compute: Compute, train_data: CamVid, val_data: CamVid) -> Setup:
+def build_setup(config: Config, compute: Compute, train_data: SegmentationDataset, val_data: SegmentationDataset) -> Setup:
     """Loaders, loss and the facts about the data that training needs."""
     loss = build_part(
         "loss",
@@ -161,15 +196,16 @@ def build_setup(config: Config, compute: Compute, train_data: CamVid, val_data: 
     )
 
 
-def build_loader(config: Config, compute: Compute, data: CamVid, sampler: EpochSampler, drop_last: bool) -> DataLoader[Any]:
+def build_loader(
+    config: Config, compute: Compute, data: SegmentationDataset, sampler: EpochSampler, drop_last: bool
+) -> DataLoader[Any]:
     """Batches in the sampler's order, made by as many workers as asked for."""
     return DataLoader(
-        data,
-        batch_size=config.loader.batch_size,
-        sampler=sampler,
+        Batches(data),
+        batch_size=None,  # the sampler gives whole batches
+        sampler=BatchSampler(sampler, config.loader.batch_size, drop_last),
         num_workers=config.loader.num_workers,
-        drop_last=drop_last,
-        pin_memory=compute.device.type == "cuda",
+        pin_memory=compute.device.type == "cuda" and data.on_device is None,
         persistent_workers=config.loader.num_workers > 0,
         generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
         worker_init_fn=leave_signals_to_parent,
@@ -183,7 +219,7 @@ def leave_signals_to_parent(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: CamVid) -> None:
+def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: SegmentationDataset) -> None:
     """Refuses an epoch without a batch, and a batch that BatchNorm cannot normalise."""
     batch_size, images = config.loader.batch_size, len(train_data)
     if len(setup.train_loader) == 0:

@@ -1,8 +1,9 @@
 """The front door: composes and checks everything, each point of a sweep too, before anything is made on disk."""
 
+import contextlib
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,8 +36,7 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         config_name: Stem of the primary YAML file in conf/.
     """
     end_with_parent()
-    redactor = Redactor(sys.argv[1:])
-    try:
+    with errors_in_one_line():
         arguments = parse_arguments()
         if arguments.hydra_help or arguments.info or arguments.shell_completion:
             hand_to_hydra(config_name)
@@ -50,6 +50,37 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
             if config.study and not is_child():
                 raise ConfigError(f"study={launch.config['study'].get('question', '')!r}: a study is a sweep; add -m")
             task(config, launch)
+
+
+def answer(task: Callable[[Any], int], check: Callable[[Any], None], config_name: str) -> None:
+    """Runs an entry point that trains nothing, and ends the process with the exit code that `task` returns.
+
+    Args:
+        task: Does the work for one composed and checked configuration.
+        check: Raises ConfigError for values that are not allowed; needs no torch.
+        config_name: Stem of the primary YAML file in conf/.
+    """
+    with errors_in_one_line():
+        arguments = parse_arguments()
+        if arguments.multirun:
+            raise ConfigError("-m: only training is swept; give one value for each key")
+        composed, _ = compose_checked(config_name, arguments.overrides)
+        written_yaml = OmegaConf.to_yaml(composed)
+        config = fill_in(composed)
+        check(config)
+        if arguments.cfg:
+            print(OmegaConf.to_yaml(composed) if arguments.resolve else written_yaml, end="")
+            return
+        gc.enable()
+        sys.exit(task(config))
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the process with what a person did wrong, in one line without secrets, and no traceback."""
+    redactor = Redactor(sys.argv[1:])
+    try:
+        yield
     except UserError as error:
         sys.exit(f"error: {redactor.text(str(error))}")
     except Interrupted as error:
@@ -113,23 +144,13 @@ def prepare(config_name: str, overrides: list[str]) -> tuple[Launch, Config]:
     Raises:
         ConfigError: In one line, for everything that is wrong with it.
     """
-    try:
-        composed = compose_config(config_name, overrides)
-        check_added_keys(composed, overrides, lambda words: compose_config(config_name, words))
-        hydra_node = composed.hydra
-        with open_dict(composed):
-            del composed["hydra"]
-        written: Any = OmegaConf.to_container(composed)
-        written_yaml = OmegaConf.to_yaml(composed)
-        redactor = Redactor(overrides, written)
-        OmegaConf.resolve(composed)
-        composed.name = run_name(composed.name, hydra_node.runtime.choices)
-        config = OmegaConf.to_object(composed)
-        resolved: Any = OmegaConf.to_container(composed)
-    except UserError:
-        raise
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise explain(error) from error
+    composed, hydra_node = compose_checked(config_name, overrides)
+    written: Any = OmegaConf.to_container(composed)
+    written_yaml = OmegaConf.to_yaml(composed)
+    redactor = Redactor(overrides, written)
+    composed.name = run_name(composed.name, hydra_node.runtime.choices)
+    config = fill_in(composed)
+    resolved: Any = OmegaConf.to_container(composed)
     assert isinstance(config, Config)
     check_config(config)
     folder = hydra_node.run.dir if any(word.startswith("hydra.run.dir=") for word in overrides) else None
@@ -144,6 +165,30 @@ def prepare(config_name: str, overrides: list[str]) -> tuple[Launch, Config]:
         redactor=redactor,
     )
     return launch, config
+
+
+def compose_checked(config_name: str, overrides: list[str]) -> tuple[DictConfig, Any]:
+    """The composed configuration, as written, and Hydra's own node; raises ConfigError for keys that there are not."""
+    try:
+        composed = compose_config(config_name, overrides)
+        check_added_keys(composed, overrides, lambda words: compose_config(config_name, words))
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error) from error
+    hydra_node = composed.hydra
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, hydra_node
+
+
+def fill_in(composed: DictConfig) -> Any:
+    """Fills in the interpolations of `composed` and gives it as its schema's object; raises ConfigError if it cannot."""
+    try:
+        OmegaConf.resolve(composed)
+        return OmegaConf.to_object(composed)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise explain(error) from error
 
 
 def compose_config(config_name: str, overrides: list[str]) -> DictConfig:

@@ -67,7 +67,17 @@ class Config:
     scheduler: Any = MISSING
 
 
+@dataclass
+class DoctorConfig:
+    """What the doctor looks at."""
+
+    strict: bool = MISSING  # warnings too make the exit code 1
+    format: str = MISSING  # text, json
+    dataset: Any = MISSING
+
+
 ConfigStore.instance().store(name="schema", node=Config)
+ConfigStore.instance().store(name="doctor_schema", node=DoctorConfig)
 
 # What a result does not depend on: left out of a run's id.
 HARMLESS_KEYS = (
@@ -82,6 +92,7 @@ HARMLESS_KEYS = (
     "training.baselines",
     "loader.num_workers",
     "dataset.root",
+    "dataset.cache",
 )
 
 
@@ -109,3 +120,9 @@ def check_config(config: Config) -> None:
         raise ConfigError(f"monitor.mode={config.monitor.mode}; allowed are max, min")
     if not DEVICES.fullmatch(config.device):
         raise ConfigError(f"device={config.device}; allowed are auto, cpu, cuda, cuda:1 (any number), mps")
+
+
+def check_doctor(config: DoctorConfig) -> None:
+    """Raises ConfigError at the first value that is not allowed."""
+    if config.format not in ("text", "json"):
+        raise ConfigError(f"format={config.format}; allowed are text, json")

@@ -15,13 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.config_errors import did_you_mean
 from src.datasets.augmentation import Augmentation
-from src.datasets.camvid import CamVid
+from src.datasets.reader import SegmentationDataset
 from src.errors import ConfigError
 
 ALLOWED_PREFIXES = ("src.", "torch.nn.", "torch.optim.", "albumentations.", "monai.networks.", "monai.losses.")
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (nn.Module,),
-    "dataset": (CamVid,),
+    "dataset": (SegmentationDataset,),
     "augmentation": (Augmentation,),
     "loss": (nn.Module,),
     "optimizer": (Optimizer,),

@@ -108,7 +108,7 @@ def describe(experiment: "Experiment") -> dict[str, object]:
 def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "Experiment") -> None:
     """What is about to happen, in a few lines."""
     facts, train_data = run.facts, experiment.train_data
-    height, width = experiment.val_data.samples[0][1].shape
+    height, width = experiment.val_data[0][1].shape
     LOGGER.info("run folder: %s%s", run.path, f" (resumed after epoch {experiment.state.epoch})" if run.is_resumed else "")
     LOGGER.info(
         "%s with %s parameters on %s in %s; %d training and %d validation images of %dx%d, batches of %d",
@@ -157,10 +157,11 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
         from src.datasets.augmentation import resize
         from src.datasets.baselines import colour_and_row_miou, majority_map_miou
 
-        samples = [resize(image, mask, train.image_size) for image, mask in train.samples]
+        samples = [resize(*train.plain(index), train.image_size) for index in range(len(train))]
+        val_samples = [val.plain(index) for index in range(len(val))]
         facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
-        majority = majority_map_miou((m for _, m in samples), (m for _, m in val.samples), **facts)
-        colour = colour_and_row_miou(samples, val.samples, **facts)
+        majority = majority_map_miou((m for _, m in samples), (m for _, m in val_samples), **facts)
+        colour = colour_and_row_miou(samples, val_samples, **facts)
         run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
         LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
         LOGGER.info("  best class for each colour and row %.4f", colour)

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from src.datasets import reader
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,6 +33,15 @@ def write_split(root: Path, split: str, num_images: int, size: tuple[int, int], 
         image = generator.integers(0, 60, (height, width, 3)) + mask[..., None] * 15
         Image.fromarray(image.astype(np.uint8)).save(root / split / f"frame_{number:03d}.png")
         Image.fromarray(mask).save(root / f"{split}annot" / f"frame_{number:03d}.png")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Decoded samples of tests that read data in this process go here, not into data/cache."""
+    home = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "CACHE_HOME", home)
+        yield home
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import albumentations as A
 import cv2
@@ -27,15 +28,28 @@ class Augmentation:
     def __init__(self, transforms: Sequence[A.BasicTransform | A.BaseCompose], from_native: bool = False) -> None:
         self.compose = A.Compose(list(transforms))
         self.from_native = from_native
+        self._transforms = list(_walk(self.compose))
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, key: Sequence[int]) -> Sample:
         """Image uint8 [height, width, 3] and mask uint8 [height, width], transformed; `key` seeds the randomness."""
-        generator = np.random.default_rng(list(key))
-        python_random = random.Random(int(generator.integers(2**63)))
-        for transform in _walk(self.compose):
-            transform.set_random_state(generator, python_random)
+        self._seed(key)
         result = self.compose(image=image, mask=mask)
         return result["image"], result["mask"]
+
+    def draw(self, shape: tuple[int, int], key: Sequence[int]) -> list[tuple[str, dict[str, Any]]]:
+        """Names and parameters of the transforms that a sample of this [height, width] would go through, in turn."""
+        self._seed(key)
+        self.compose.save_applied_params = True
+        try:
+            return self.compose(image=np.empty((*shape, 1), np.uint8))["applied_transforms"]
+        finally:
+            self.compose.save_applied_params = False
+
+    def _seed(self, key: Sequence[int]) -> None:
+        generator = np.random.default_rng(list(key))
+        python_random = random.Random(int(generator.integers(2**63)))
+        for transform in self._transforms:
+            transform.set_random_state(generator, python_random)
 
 
 def _walk(compose: A.BaseCompose) -> Iterator[A.BaseCompose | A.BasicTransform]:

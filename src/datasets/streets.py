@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from src.datasets.augmentation import Augmentation
-from src.datasets.camvid import CamVid, Labels
+from src.datasets.camvid import CamVid
+from src.datasets.publishing import publishing
+from src.datasets.reader import Cache, SegmentationDataset, Source
 from src.datasets.street_scene import render_scene
 
 # Goes up with every change to what the scenes show: data of another generator is other data.
@@ -50,14 +50,9 @@ def write_streets(root: Path, *, num_train: int, num_val: int, num_test: int, he
         return final
     # Also says at once, before any folder is made, whether seed and size are allowed.
     render_scene(seed, 0, height, width)
-    root.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{name}.partial_", dir=root))
-    try:
+    with publishing(final) as partial:
         for split, count in counts.items():
             write_split(partial, split, count, height, width, seed)
-        publish(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return final
 
 
@@ -74,18 +69,7 @@ def write_split(folder: Path, split: str, count: int, height: int, width: int, s
         Image.fromarray(mask).save(masks / file, compress_level=1)
 
 
-def publish(partial: Path, final: Path) -> None:
-    """Give the complete folder its name in one step; somebody else's, if it came first, stays."""
-    partial.chmod(0o755)  # mkdtemp gives its folders to the owner alone
-    try:
-        partial.rename(final)
-    except OSError:
-        # A rename onto a folder that is not empty fails on Linux and macOS alike: the other writer won.
-        if not final.is_dir():
-            raise
-
-
-class Streets(CamVid):
+class Streets(SegmentationDataset):
     """One split of the embedded data set, rendered on first use and then read as CamVid is.
 
     Args:
@@ -101,6 +85,7 @@ class Streets(CamVid):
         class_names: See `CamVid`.
         ignore_index: See `CamVid`.
         image_size: See `CamVid`.
+        cache: See `CamVid`.
         augmentation: See `CamVid`.
         seed: See `CamVid`.
 
@@ -117,15 +102,34 @@ class Streets(CamVid):
         num_test: int = 48,
         render_size: Sequence[int] = (120, 160),
         render_seed: int = 0,
-        labels: Labels = "camvid11",
+        labels: str = "camvid11",
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
         image_size: Sequence[int] | None = None,
+        cache: Cache = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
+        scenes = (num_train, num_val, num_test, render_size, render_seed)
+        source = self.source(root, *scenes, labels, num_classes, class_names, ignore_index)
+        super().__init__(source, split, image_size, cache, augmentation, seed)
+
+    @staticmethod
+    def source(
+        root: str,
+        num_train: int = 240,
+        num_val: int = 48,
+        num_test: int = 48,
+        render_size: Sequence[int] = (120, 160),
+        render_seed: int = 0,
+        labels: str = "camvid11",
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int | None = None,
+    ) -> Source:
+        """Where the files are, rendered if they are not there, and what their masks mean."""
         height, width = render_size
         counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
         folder = write_streets(Path(root), **counts, height=height, width=width, seed=render_seed)
-        super().__init__(str(folder), split, labels, num_classes, class_names, ignore_index, image_size, augmentation, seed)
+        return CamVid.source(str(folder), "segnet", labels, num_classes, class_names, ignore_index)

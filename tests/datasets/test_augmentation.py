@@ -12,11 +12,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from src.build import build_part
 from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
+from src.datasets.reader import Batches
 from src.datasets.sampler import EpochSampler
 from src.errors import ConfigError
 
@@ -142,7 +143,10 @@ def test_a_crop_without_image_size_is_refused() -> None:
 def load_batches(data: CamVid, num_workers: int) -> list[tuple[Tensor, Tensor]]:
     """Two epochs, with workers that live on from one to the next."""
     sampler = EpochSampler(len(data), 5, shuffle=True)
-    loader = DataLoader(data, batch_size=2, sampler=sampler, num_workers=num_workers, persistent_workers=num_workers > 0)
+    batches = BatchSampler(sampler, 2, drop_last=False)
+    loader = DataLoader(
+        Batches(data), batch_size=None, sampler=batches, num_workers=num_workers, persistent_workers=num_workers > 0
+    )
     batches = []
     for epoch in range(2):
         sampler.begin(epoch)

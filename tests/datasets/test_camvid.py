@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
@@ -83,7 +82,6 @@ def test_hidden_and_foreign_files_are_ignored(root: Path) -> None:
         (root / folder / ".hidden.png").write_bytes(b"no image")
         (root / folder / "._a.png").write_bytes(b"macOS was here")
         (root / folder / "Thumbs.db").write_bytes(b"Windows was here")
-        (root / folder / "folder.png").mkdir()
     assert len(CamVid(str(root), "train")) == 3
 
 
@@ -136,7 +134,7 @@ def test_augmenting_does_not_change_what_is_kept(root: Path) -> None:
 
 
 def test_samples_of_their_own_size_make_batches(root: Path) -> None:
-    images, masks = next(iter(DataLoader(CamVid(str(root), "train"), batch_size=3)))
+    images, masks = CamVid(str(root), "train").batch([0, (4, 1), 2])
     assert images.shape == (3, *SIZE, 3)
     assert masks.shape == (3, *SIZE)
     assert images.dtype == masks.dtype == torch.uint8
@@ -274,10 +272,21 @@ def test_a_file_cut_anywhere_is_refused_or_whole(root: Path, suffix: str) -> Non
     assert all(str(file) in message for message in messages)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "1", "LA"])
-def test_masks_that_are_no_8_bit_index(root: Path, mode: str) -> None:
-    Image.new(mode, (SIZE[1], SIZE[0])).save(root / "trainannot" / "b.png")
-    refused(DataError, root, root / "trainannot" / "b.png", f"mode {mode}", "8-bit")
+def see_through(path: Path) -> None:
+    Image.new("RGBA", (SIZE[1], SIZE[0])).save(path)
+
+
+def other_suffix(path: Path) -> None:
+    Image.new("L", (SIZE[1], SIZE[0])).save(path.with_suffix(".jpg"))
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(see_through, ["b.png", "48 pixels", "not opaque"]), (other_suffix, ["b.jpg", "must be a PNG"])]
+)
+def test_masks_whose_values_are_not_safe(root: Path, damage: Callable[[Path], None], words: list[str]) -> None:
+    damage(root / "trainannot" / "b.png")
+    refused(DataError, root, *words)
 
 
 def test_an_empty_split(root: Path) -> None:
@@ -298,12 +307,14 @@ def test_two_files_with_one_stem(root: Path, folder: str) -> None:
 
 def test_both_layouts_at_once(root: Path) -> None:
     write_pair(root, "train", "x", np.zeros(SIZE, np.uint8), layout="original")
-    refused(DataError, root, root, "SegNet", "original script", "keep one")
+    refused(DataError, root, root, "segnet", "original_script", "dataset.layout=segnet or")
+    assert len(CamVid(str(root), "train", layout="segnet")) == 3
+    assert len(CamVid(str(root), "train", layout="original_script")) == 1
 
 
 def test_the_original_layout_has_no_test_split(tmp_path: Path) -> None:
     write_pair(tmp_path, "train", "x", np.zeros(SIZE, np.uint8), layout="original")
-    refused(DataError, tmp_path, "original script", "no test split", "train, val", split="test")
+    refused(DataError, tmp_path, "original_script", "no test split", "train, val", split="test")
 
 
 def test_native_sizes_that_differ_need_an_image_size(root: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from src.datasets.baselines import colour_and_row_miou, majority_map_miou
+from src.datasets.publishing import publishing
 from src.datasets.street_scene import render_scene
-from src.datasets.streets import SPLIT_STARTS, publish, write_streets
+from src.datasets.streets import SPLIT_STARTS, write_streets
 
 PROJECT = Path(__file__).parents[2]
 NUM_CLASSES, VOID = 11, 11
@@ -142,19 +143,20 @@ def test_a_failing_writer_removes_its_own_folder(tmp_path: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("src.datasets.streets.publish", fail)
+    monkeypatch.setattr("src.datasets.streets.write_split", fail)
     with pytest.raises(OSError, match="disk full"):
         write_streets(tmp_path, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_loser_of_the_rename_keeps_the_winners_folder(tmp_path: Path) -> None:
-    partial, final = tmp_path / "partial", tmp_path / "final"
-    for folder, text in ((partial, "loser"), (final, "winner")):
-        folder.mkdir()
-        (folder / "file").write_text(text)
-    publish(partial, final)
+    final = tmp_path / "final"
+    with publishing(final) as partial:
+        (partial / "file").write_text("loser")
+        final.mkdir()
+        (final / "file").write_text("winner")
     assert (final / "file").read_text() == "winner"
+    assert list(tmp_path.iterdir()) == [final]
 
 
 def test_two_processes_at_once_give_one_whole_folder(tmp_path: Path) -> None:

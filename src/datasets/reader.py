@@ -1,0 +1,235 @@
+"""The reader that every data set of this tree shares: files of one split, as samples."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.datasets.augmentation import Augmentation, Sample, resize
+from src.datasets.device_samples import DeviceSamples
+from src.datasets.files import Pair, Report, read_pair, refuse
+from src.datasets.labels import LabelSet
+from src.datasets.store import Decoded, Samples, read_into_memory, read_through_disk, store_key
+from src.errors import ConfigError, DataError
+
+Cache = Literal["auto", "disk", "memory", "device", "none"]
+CACHE_HOME = Path("data/cache")
+Key = int | tuple[int, int]
+
+
+class Source(NamedTuple):
+    """Where a data set's files are, and what their masks mean.
+
+    Attributes:
+        layout: How they lie, in a word.
+        splits: Those that it has.
+        pairs: The files of a split; tells a `Report` what is wrong.
+        labels: What the values in the masks mean.
+    """
+
+    layout: str
+    splits: Sequence[str]
+    pairs: Callable[[str, Report], list[Pair]]
+    labels: LabelSet
+
+
+class SegmentationDataset(Dataset[Sample]):
+    """One split: images with the mask that labels them.
+
+    Args:
+        source: Its files.
+        split: `train`, `val` or `test`.
+        image_size: [height, width] that images and masks are resized to; null keeps their own.
+        cache: Where decoded samples are kept: `disk` (a file under data/cache that processes share), `memory`, `device` (with
+            the network), `none` (decoded each time); `auto`: device on a GPU with room for them, else disk.
+        augmentation: Random transforms, for training only.
+        seed: Of the augmentation.
+
+    Attributes:
+        classes: Names and colours of the classes that are scored; class i has id i.
+        class_pixels: int64 [256], how many pixels of the split have each id, as stored.
+        class_image_pixels: int64 [256], how many pixels the images that contain an id have.
+
+    Raises:
+        DataError: If a file is missing, unreadable, or holds an id that is no class; the message names it.
+        ConfigError: If the arguments do not fit each other.
+    """
+
+    mean = (0.485, 0.456, 0.406)  # of ImageNet, which the original script normalised with
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        source: Source,
+        split: str,
+        image_size: Sequence[int] | None,
+        cache: Cache,
+        augmentation: Augmentation | None,
+        seed: int,
+    ) -> None:
+        if split not in source.splits:
+            raise DataError(f"the {source.layout} layout has no {split} split; it has {', '.join(source.splits)}")
+        self.pairs = source.pairs(split, refuse)
+        self.labels = source.labels
+        self.split = split
+        self.image_size = _check_size(image_size)
+        self.cache = cache
+        self.augmentation = augmentation
+        self.seed = seed
+        self.on_device: DeviceSamples | None = None
+        self.samples = self._read_samples()
+        facts = self.samples.facts
+        self.class_pixels = np.array(facts.class_pixels, np.int64)
+        self.class_image_pixels = np.array(facts.class_image_pixels, np.int64)
+        self.class_images = np.array(facts.class_images, np.int64)
+        self._check_one_size()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """Image uint8 [height, width, 3] and mask uint8 [height, width] of (epoch, index), or of an index alone."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image, mask = self.plain(index)
+        if self.augmentation is None:
+            return image, mask
+        image, mask = self.augmentation(image, mask, (self.seed, epoch, index))
+        if self.image_size is not None and mask.shape != self.image_size:
+            raise ConfigError(
+                f"augmentation gave {mask.shape[0]}x{mask.shape[1]} where dataset.image_size is"
+                f" {self.image_size[0]}x{self.image_size[1]}; end its transforms at that size"
+            )
+        return image, mask
+
+    def plain(self, index: int) -> Sample:
+        """The sample without augmentation; not to be written to."""
+        if self.cache != "none":
+            return self.samples[index]
+        read = self._read(self.pairs[index])
+        return read.image, read.mask
+
+    def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        """A batch of samples: uint8 tensors [batch, height, width, 3] and [batch, height, width]."""
+        if self.on_device is not None:
+            return self.on_device.batch(keys, self.augmentation, self.seed)
+        first_image, first_mask = self[keys[0]]
+        images = np.empty((len(keys), *first_image.shape), np.uint8)
+        masks = np.empty((len(keys), *first_mask.shape), np.uint8)
+        images[0], masks[0] = first_image, first_mask
+        for place, key in enumerate(keys[1:], start=1):
+            images[place], masks[place] = self[key]
+        return torch.from_numpy(images), torch.from_numpy(masks)
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of the logits."""
+        return self.labels.num_classes
+
+    @property
+    def ignore_index(self) -> int:
+        """Mask id that counts neither in the loss nor in a score."""
+        return self.labels.ignore_index
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The scored classes."""
+        return self.labels.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the names and the decoded pixels of all files, before any resizing."""
+        return self.samples.facts.fingerprint
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the files: a line for each kind of oddity."""
+        return [f"{files} files have {note} ({pixels} pixels)" for note, (files, pixels) in self.samples.facts.notes.items()]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What a score must share with another to be ranked with it."""
+        return {
+            "split": self.split,
+            "classes": [label.name for label in self.classes],
+            "void": "left out",
+            "scored_at": self.image_size or "native size",
+            "resize": "image bilinear, mask nearest at pixel centres",
+        }
+
+    def place_on(self, device: torch.device) -> None:
+        """Keeps the samples on this device and makes batches there.
+
+        Raises:
+            ConfigError: If their sizes differ or the augmentation can only be done on the CPU.
+        """
+        self.on_device = DeviceSamples(self.samples, device, self.augmentation, self.image_size)
+
+    def _read_samples(self) -> Samples:
+        title = f"reading {self.split}"
+        if self.cache in ("memory", "none"):
+            samples = read_into_memory(self._read, self.pairs, title)
+            return Samples(samples.pixels[:0], samples.facts) if self.cache == "none" else samples
+        size = self.image_size if self._resize_once else None
+        key = store_key(self.pairs, size, sorted(self.labels.index_ids.items()), sorted(self.labels.color_ids.items()))
+        shown_size = f"{size[0]}x{size[1]}" if size else "native"
+        return read_through_disk(self._read, self.pairs, title, CACHE_HOME / f"{self.split}_{shown_size}_{key}")
+
+    @property
+    def _resize_once(self) -> bool:
+        """Whether the resize comes before what is random."""
+        return self.augmentation is None or not self.augmentation.from_native
+
+    def _read(self, pair: Pair) -> Decoded:
+        image, stored = read_pair(pair)
+        mask, strange = self.labels.decode(stored.pixels, pair.mask)
+        image_digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{pair.image.stem}{image_digest}".encode() + mask.tobytes()).hexdigest()
+        notes = {"transparent pixels, shown opaque": image.transparent, "colours of no class, taken as void": strange}
+        counts = np.bincount(mask.ravel(), minlength=256)
+        size = self.image_size if self._resize_once else None
+        return Decoded(
+            *resize(image.pixels, mask, size), counts, image_digest, digest, {note: n for note, n in notes.items() if n}
+        )
+
+    def _check_one_size(self) -> None:
+        shapes = self.samples.facts.shapes
+        for pair, shape in zip(self.pairs, shapes, strict=True):
+            if self.image_size is None and shape != shapes[0]:
+                raise DataError(
+                    f"{pair.image} is {shape[0]}x{shape[1]}, {self.pairs[0].image} {shapes[0][0]}x{shapes[0][1]};"
+                    " set dataset.image_size=[height,width]"
+                )
+
+
+def _check_size(size: Sequence[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise ConfigError(f"dataset.image_size={list(size)}; allowed are [height,width] in pixels, or null")
+    return size[0], size[1]
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """A split whose items are whole batches, for a loader whose sampler gives lists of keys."""
+
+    def __init__(self, data: SegmentationDataset) -> None:
+        self.data = data
+
+    def __getitem__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        """See `SegmentationDataset.batch`."""
+        return self.data.batch(keys)
+
+
+def refuse_shared_images(*splits: SegmentationDataset) -> None:
+    """Raises DataError if the same picture is in two splits, under whatever name: scores on it would say nothing."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for data in splits:
+        for pair, digest in zip(data.pairs, data.samples.facts.image_digests, strict=True):
+            split, file = seen.setdefault(digest, (data.split, pair.image))
+            if split != data.split:
+                raise DataError(f"{pair.image} of {data.split} is the same picture as {file} of {split}; take one away")
