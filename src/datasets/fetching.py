@@ -1,0 +1,81 @@
+"""Fetches a file over HTTP; a download that broke off goes on where it stopped."""
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from src.errors import DataError
+
+ATTEMPTS = 5
+TIMEOUT = 30  # seconds without a byte
+BLOCK = 1 << 16
+MAX_BYTES = 2_000_000_000  # of a download
+BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+Progress = Callable[[int, int | None], None]  # bytes so far, and in all where the server says
+
+
+def fetch(url: str, file: Path, progress: Progress, pause: float = 1.0) -> None:
+    """Fetches `url` into `file`, which stays partial, and is continued by the next call, if the connection breaks for good.
+
+    Args:
+        url: http or https.
+        file: Where to; what it holds already is the download's beginning.
+        progress: Called after each block.
+        pause: Seconds before the second attempt; each later one waits twice as long.
+
+    Raises:
+        DataError: If the server cannot be reached, refuses, or sends too much.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise DataError(f"{url}: not an address that can be fetched; allowed are http and https")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            fetch_rest(url, file, progress)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
+            problem: Exception = error
+        except BROKEN as error:
+            problem = error
+        if attempt < ATTEMPTS:
+            time.sleep(pause * 2 ** (attempt - 1))
+    raise DataError(f"{url}: {ATTEMPTS} attempts failed ({problem}); what has come is kept, run it again to go on")
+
+
+def fetch_rest(url: str, file: Path, progress: Progress) -> None:
+    """One attempt, from the end of what `file` holds; raises one of BROKEN if it does not come to the end."""
+    tag_file = file.with_name(f"{file.name}.etag")  # so that the rest is not taken from another version
+    done = file.stat().st_size if file.exists() and tag_file.exists() else 0
+    headers = {"Range": f"bytes={done}-", "If-Range": tag_file.read_text()} if done else {}
+    request = urllib.request.Request(url, headers=headers | {"User-Agent": "attunet-camvid"})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it was whole, or is none of this
+            file.unlink()
+            raise ConnectionError("the server does not go on where it stopped") from error
+        raise
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            done = 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        tag_file.unlink(missing_ok=True)
+        if etag := response.headers.get("ETag"):
+            tag_file.write_text(etag)
+        with file.open("ab" if done else "wb") as target:
+            while block := response.read(BLOCK):
+                done += len(block)
+                if done > MAX_BYTES:
+                    raise DataError(f"{url}: sends more than {MAX_BYTES:,} bytes; is it the right address?")
+                target.write(block)
+                progress(done, total)
+    if total is not None and done < total:
+        raise ConnectionError(f"it ended after {done} of {total} bytes")
+    tag_file.unlink(missing_ok=True)
