@@ -61,4 +61,4 @@ class CamVid(SegmentationDataset):
         found = find_layout(Path(root), layout)
         check_color_tables(Path(root), labels)
         label_set = camvid_labels(labels, found.codes, num_classes, class_names, ignore_index)
-        return Source(found.name, found.splits, found.pairs, label_set)
+        return Source(Path(root), found.name, found.splits, found.pairs, label_set)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from src.errors import DataError
 
 ATTEMPTS = 5
+PAUSE = 1.0  # seconds before the second attempt; each later one waits twice as long
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16
 MAX_BYTES = 2_000_000_000  # of a download
@@ -19,14 +20,13 @@ BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, Tim
 Progress = Callable[[int, int | None], None]  # bytes so far, and in all where the server says
 
 
-def fetch(url: str, file: Path, progress: Progress, pause: float = 1.0) -> None:
+def fetch(url: str, file: Path, progress: Progress) -> None:
     """Fetches `url` into `file`, which stays partial, and is continued by the next call, if the connection breaks for good.
 
     Args:
         url: http or https.
         file: Where to; what it holds already is the download's beginning.
         progress: Called after each block.
-        pause: Seconds before the second attempt; each later one waits twice as long.
 
     Raises:
         DataError: If the server cannot be reached, refuses, or sends too much.
@@ -38,13 +38,14 @@ def fetch(url: str, file: Path, progress: Progress, pause: float = 1.0) -> None:
             fetch_rest(url, file, progress)
             return
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code < 500:
                 raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
             problem: Exception = error
         except BROKEN as error:
             problem = error
         if attempt < ATTEMPTS:
-            time.sleep(pause * 2 ** (attempt - 1))
+            time.sleep(PAUSE * 2 ** (attempt - 1))
     raise DataError(f"{url}: {ATTEMPTS} attempts failed ({problem}); what has come is kept, run it again to go on")
 
 
@@ -58,6 +59,7 @@ def fetch_rest(url: str, file: Path, progress: Progress) -> None:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it was whole, or is none of this
+            error.close()
             file.unlink()
             raise ConnectionError("the server does not go on where it stopped") from error
         raise

@@ -64,4 +64,4 @@ class Folder(SegmentationDataset):
             images, masks = (Path(root) / folder for folder in folders[split])
             return pair_files(images, masks, mask_suffix, report)
 
-        return Source("folders", tuple(folders), pairs, named_labels(classes, void))
+        return Source(Path(root), "folders", tuple(folders), pairs, named_labels(classes, void))

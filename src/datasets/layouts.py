@@ -79,7 +79,8 @@ def _folders(root: Path, name: str, folders: dict[str, tuple[str, str]], suffix:
             compare_with_list(root / list_of.format(split), root / images, found, report)
         return found
 
-    return Layout(name, ", ".join(f"{folder}/" for folder in folders["train"]), tuple(folders), pairs)
+    there = tuple(split for split, both in folders.items() if any((root / folder).is_dir() for folder in both))
+    return Layout(name, ", ".join(f"{folder}/" for folder in folders["train"]), there, pairs)
 
 
 def find_segnet(root: Path) -> Layout | None:

@@ -26,12 +26,14 @@ class Source(NamedTuple):
     """Where a data set's files are, and what their masks mean.
 
     Attributes:
+        root: The folder that they lie in.
         layout: How they lie, in a word.
         splits: Those that it has.
         pairs: The files of a split; tells a `Report` what is wrong.
         labels: What the values in the masks mean.
     """
 
+    root: Path
     layout: str
     splits: Sequence[str]
     pairs: Callable[[str, Report], list[Pair]]
@@ -73,7 +75,7 @@ class SegmentationDataset(Dataset[Sample]):
         seed: int,
     ) -> None:
         if split not in source.splits:
-            raise DataError(f"the {source.layout} layout has no {split} split; it has {', '.join(source.splits)}")
+            raise DataError(f"{source.root}: no {split} split here; the {source.layout} layout has {', '.join(source.splits)}")
         self.pairs = source.pairs(split, refuse)
         self.labels = source.labels
         self.split = split

@@ -5,7 +5,6 @@ import hashlib
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from src.errors import DataError
 
@@ -17,7 +16,7 @@ MAX_FILE_BYTES = 10_000_000
 class Capped:
     """Reads from a stream until more has come than any honest archive holds."""
 
-    def __init__(self, stream: IO[bytes], file: Path) -> None:
+    def __init__(self, stream: gzip.GzipFile, file: Path) -> None:
         self.stream = stream
         self.file = file
         self.read_so_far = 0

@@ -296,7 +296,7 @@ def test_an_empty_split(root: Path) -> None:
 
 
 def test_a_split_without_folder(root: Path) -> None:
-    refused(DataError, root, root / "test", "no such folder", split="test")
+    refused(DataError, root, root, "no test split", "has train, val", split="test")
 
 
 @pytest.mark.parametrize("folder", ["train", "trainannot"])
@@ -314,7 +314,7 @@ def test_both_layouts_at_once(root: Path) -> None:
 
 def test_the_original_layout_has_no_test_split(tmp_path: Path) -> None:
     write_pair(tmp_path, "train", "x", np.zeros(SIZE, np.uint8), layout="original")
-    refused(DataError, tmp_path, "original_script", "no test split", "train, val", split="test")
+    refused(DataError, tmp_path, tmp_path, "original_script", "no test split", "train, val", split="test")
 
 
 def test_native_sizes_that_differ_need_an_image_size(root: Path) -> None:

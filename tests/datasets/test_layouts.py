@@ -88,7 +88,7 @@ def read_frame(number: int, split: str, name: str) -> tuple[np.ndarray, np.ndarr
 @pytest.fixture(scope="module")
 def frames() -> Frames:
     """Each pixel gets one of the raw classes that are merged into its class."""
-    members = [np.flatnonzero(MERGED == class_id) for class_id in range(12)]
+    members = [np.flatnonzero(class_id == MERGED) for class_id in range(12)]
     found: Frames = {}
     number = 0
     for split, names in NAMES.items():

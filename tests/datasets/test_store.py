@@ -1,0 +1,262 @@
+"""Decoded samples: the same from wherever they are kept, and never wrong ones."""
+
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, write_split
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader
+
+from src.datasets import reader
+from src.datasets.augmentation import Augmentation
+from src.datasets.camvid import CamVid
+from src.datasets.reader import Batches, Cache
+from src.datasets.sampler import EpochSampler
+from src.errors import ConfigError
+
+CACHES: list[Cache] = ["disk", "memory", "device", "none", "auto"]
+MOVES = [A.RandomCrop(16, 20), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+NUM_IMAGES = 9
+BUILDER = """
+import sys
+from pathlib import Path
+from src.datasets.camvid import CamVid
+print("ready", flush=True)
+sys.stdin.readline()
+data = CamVid(sys.argv[1], "train", cache="disk")
+print(data.samples.file, int(data.samples.pixels.astype("int64").sum()), flush=True)
+"""
+SMALL_DISK = """
+import resource, sys
+from src.datasets.camvid import CamVid
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+data = CamVid(sys.argv[1], "train", cache="disk")
+print(data.samples.file, int(data.samples.pixels.astype("int64").sum()))
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_split(tmp_path / "data", "train", NUM_IMAGES, (24, 32))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for what is cached."""
+    monkeypatch.setattr(reader, "CACHE_HOME", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(reader, "read_pair", fail)
+
+
+def batches(data: CamVid, num_workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    sampler = EpochSampler(len(data), 3, shuffle=True)
+    loader = DataLoader(
+        Batches(data),
+        batch_size=None,
+        sampler=BatchSampler(sampler, 4, drop_last=False),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+    for epoch in range(3):
+        sampler.begin(epoch)
+        yield from loader
+
+
+def same(left: Iterator[tuple[Tensor, Tensor]], right: Iterator[tuple[Tensor, Tensor]]) -> bool:
+    pairs = list(zip(left, right, strict=True))
+    assert len(pairs) == 9
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def read(root: Path, cache: Cache, size: list[int] | None = None, transforms: list = MOVES, from_native: bool = True) -> CamVid:
+    data = CamVid(str(root), "train", image_size=size, cache=cache, augmentation=Augmentation(transforms, from_native), seed=7)
+    if cache == "device":
+        data.place_on(torch.device("cpu"))
+    return data
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(
+    ("size", "transforms", "from_native"),
+    [([16, 20], MOVES, True), ([16, 20], MOVES[1:], False), (None, [], False)],
+    ids=["crop and flips", "flips", "nothing"],
+)
+def test_batches_do_not_depend_on_where_samples_are_kept(
+    root: Path, home: Path, cache: Cache, size: list[int] | None, transforms: list, from_native: bool
+) -> None:
+    plain = read(root, "none", size, transforms, from_native)
+    assert same(batches(read(root, cache, size, transforms, from_native)), batches(plain))
+    assert home.exists() == (cache in ("disk", "device", "auto"))
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory", "none"])
+@pytest.mark.parametrize("num_workers", [1, 4])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
+def test_batches_do_not_depend_on_the_number_of_workers(root: Path, home: Path, cache: Cache, num_workers: int) -> None:
+    data = read(root, cache, [16, 20])
+    assert same(batches(data, num_workers), batches(data))
+
+
+def test_the_second_reader_decodes_nothing(root: Path, home: Path, request: pytest.FixtureRequest) -> None:
+    first = CamVid(str(root), "train", cache="disk")
+    request.getfixturevalue("no_decoding")
+    second = CamVid(str(root), "train", cache="disk")
+    np.testing.assert_array_equal(second.samples.pixels, first.samples.pixels)
+    assert second.samples.facts == first.samples.facts
+    assert (second.fingerprint, second.notes) == (first.fingerprint, first.notes)
+    np.testing.assert_array_equal(second.class_pixels, first.class_pixels)
+
+
+def test_another_size_another_file(root: Path, home: Path) -> None:
+    for size in (None, [12, 12], [12, 13]):
+        CamVid(str(root), "train", image_size=size, cache="disk")
+    assert len(list(home.iterdir())) == 3
+
+
+def test_a_changed_file_is_read_again(root: Path, home: Path) -> None:
+    before = CamVid(str(root), "train", cache="disk")[0][0].copy()
+    write_split(root, "train", NUM_IMAGES, (24, 32), seed=1)
+    after = CamVid(str(root), "train", cache="disk")
+    assert not np.array_equal(after[0][0], before)
+    np.testing.assert_array_equal(after[0][0], CamVid(str(root), "train", cache="none")[0][0])
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / "pixels.bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "pixels.bin").write_bytes(content)
+
+
+def cut_off(folder: Path) -> None:
+    (folder / "pixels.bin").write_bytes((folder / "pixels.bin").read_bytes()[:-1])
+
+
+def empty(folder: Path) -> None:
+    (folder / "pixels.bin").write_bytes(b"")
+
+
+def lose_header(folder: Path) -> None:
+    (folder / "header.json").unlink()
+
+
+def break_header(folder: Path) -> None:
+    (folder / "header.json").write_text('{"format": 1')
+
+
+def other_header(folder: Path) -> None:
+    header = json.loads((folder / "header.json").read_text())
+    (folder / "header.json").write_text(json.dumps(header | {"format": 0}))
+
+
+def strange_header(folder: Path) -> None:
+    (folder / "header.json").write_text("[]")
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, empty, lose_header, break_header, other_header, strange_header])
+def test_a_damaged_file_is_made_again(
+    root: Path, home: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    whole = np.array(CamVid(str(root), "train", cache="disk").samples.pixels)
+    (folder,) = home.iterdir()
+    damage(folder)
+    with caplog.at_level(logging.WARNING):
+        again = CamVid(str(root), "train", cache="disk")
+    np.testing.assert_array_equal(again.samples.pixels, whole)
+    assert [str(folder) in record.getMessage() and "damaged" in record.getMessage() for record in caplog.records] == [True]
+    assert list(home.iterdir()) == [folder]
+
+
+def test_a_full_disk_is_no_reason_not_to_train(root: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    done = run(SMALL_DISK, work, root)
+    file, total = done.stdout.split()
+    assert done.returncode == 0, done.stderr
+    assert file == "None"
+    assert "cannot be made" in done.stderr
+    assert "kept in memory" in done.stderr
+    assert int(total) == int(CamVid(str(root), "train", cache="memory").samples.pixels.astype(np.int64).sum())
+    assert not list((work / "data" / "cache").iterdir())
+
+
+def run(program: str, work: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, str(root)]
+    return subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_two_that_build_it_at_once(root: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", BUILDER, str(root)]
+    builders = [subprocess.Popen(command, cwd=work, env=environment(), stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+    for builder in builders:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == "ready\n"
+    for builder in builders:
+        assert builder.stdin is not None
+        builder.stdin.write("\n")
+        builder.stdin.flush()
+    answers = {builder.communicate(timeout=120)[0] for builder in builders}
+    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    assert len(answers) == 1
+    (folder,) = (work / "data" / "cache").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["header.json", "pixels.bin"]
+
+
+def test_other_processes_get_the_file_not_its_bytes(root: Path, home: Path) -> None:
+    data = CamVid(str(root), "train", cache="disk")
+    sent = pickle.dumps(data.samples)
+    assert len(sent) < data.samples.pixels.nbytes
+    np.testing.assert_array_equal(pickle.loads(sent).pixels, data.samples.pixels)
+
+
+def test_what_is_kept_cannot_be_written_to(root: Path, home: Path) -> None:
+    image, _ = CamVid(str(root), "train", cache="disk")[0]
+    with pytest.raises(ValueError, match="read-only"):
+        image[0, 0, 0] = 1
+
+
+def test_images_of_their_own_size_lie_side_by_side(root: Path, home: Path) -> None:
+    write_split(root / "larger", "train", 1, (30, 40))
+    for folder in ("train", "trainannot"):
+        (root / "larger" / folder / "frame_000.png").rename(root / folder / "larger.png")
+    crop = Augmentation([A.RandomCrop(16, 20)], from_native=True)
+    arguments = {"image_size": [16, 20], "augmentation": crop}
+    data = CamVid(str(root), "train", cache="disk", **arguments)
+    assert sorted({mask.shape for _, mask in data.samples}) == [(24, 32), (30, 40)]
+    np.testing.assert_array_equal(data[(2, 9)][0], CamVid(str(root), "train", cache="none", **arguments)[(2, 9)][0])
+
+
+@pytest.mark.parametrize(
+    ("transforms", "size", "message"),
+    [
+        ([A.HorizontalFlip(), A.ColorJitter()], None, r"ColorJitter runs on the CPU alone; use dataset\.cache=disk"),
+        ([A.OneOf([A.HorizontalFlip(), A.VerticalFlip()])], None, r"OneOf runs on the CPU alone"),
+    ],
+)
+def test_the_device_moves_pixels_only(root: Path, home: Path, transforms: list, size: list[int] | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(root, "device", size, transforms, from_native=False)
