@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format tensorboard clean
+.PHONY: help setup train test test-slow check format tensorboard data bench clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,6 +37,12 @@ format: setup  ## format the code and mend what ruff can
 
 tensorboard: setup  ## look at the runs, on this machine only
 	$(BIN)/tensorboard --logdir outputs --host localhost --samples_per_plugin images=200
+
+data: setup  ## fetch CamVid into data/camvid and check every file (URL=... for another copy, ROOT=... for another folder)
+	$(BIN)/python -m src.download $(if $(URL),--url '$(URL)') $(if $(ROOT),--root '$(ROOT)')
+
+bench: setup  ## the benchmarks that need no GPU, as ratios of one run
+	$(BIN)/python -m benchmarks.input_pipeline
 
 clean:  ## remove the environment and caches (runs and data stay)
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -20,9 +20,14 @@ def examine(config: "DoctorConfig") -> int:
     from src.build import build_source
     from src.diagnosis.figure import save_figure
     from src.diagnosis.report import diagnose, render_page
+    from src.errors import DataError
     from src.run_folder import OUTPUTS, claim_folder, short_hash
 
-    source, image_size = build_source(config.dataset)
+    try:
+        source, image_size = build_source(config.dataset)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     report, splits = diagnose(source, image_size)
     code = 2 if report["errors"] else 1 if report["warnings"] and config.strict else 0
     if any(split.masks for split in splits):

@@ -18,6 +18,7 @@ UNMERGED = (
 )
 UNKNOWN_SHARE = 0.001  # of an image's pixels may have colours of no class (anti-aliased edges): they are void. More is an error
 NO_CLASS = -1
+DESCRIBE = "in a YAML file of src.datasets.folder.Folder (README, Add a data set)"
 MAX_NAMED = 4  # values or colours that an error lists
 
 
@@ -65,14 +66,14 @@ class LabelSet:
         listed = ", ".join(f"value {v} ({n} pixels)" for v, n in list(zip(values, counts, strict=True))[:MAX_NAMED])
         line = f"{file}: {listed} is no class; allowed are {self._allowed}"
         if there <= {0, 255}:
-            return f"{line}. The mask is binary: name its values, classes={{background: 0, object: 255}}, with dataset=folder"
+            return f"{line}. The mask is binary: name its values, classes: {{background: 0, object: 255}}, {DESCRIBE}"
         return f"{line}; see dataset.labels, dataset.num_classes and dataset.ignore_index"
 
     def _decode_colors(self, stored: np.ndarray, file: Path) -> tuple[np.ndarray, int]:
         if not self.color_ids:
             raise DataError(
-                f"{file}: a colour mask, where stored ids are asked for; use dataset.labels=camvid11, or dataset=folder with"
-                " the colour of each class"
+                f"{file}: a colour mask, where stored ids are asked for; use dataset.labels=camvid11, or name the"
+                f" colour of each class {DESCRIBE}"
             )
         packed = _pack(stored)
         ids = self._color_table[packed]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from src.datasets.files import Pair, Report, by_stem, list_images, pair_files
 from src.datasets.label_tables import CAMVID32
-from src.datasets.labels import UNMERGED
+from src.datasets.labels import DESCRIBE, UNMERGED
 from src.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -234,7 +234,7 @@ def check_color_tables(root: Path, labels: str) -> None:
         if known.get(name, color) != color:
             raise DataError(
                 f"{root}: its colour table shows {name} as {color}, the release as {known[name]};"
-                " write its classes and colours down with dataset=folder"
+                f" name its classes and colours {DESCRIBE}"
             )
 
 

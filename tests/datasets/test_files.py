@@ -203,7 +203,9 @@ def test_the_limit_of_pixels_is_exact(tmp_path: Path) -> None:
 
 def test_a_binary_mask_is_told_how_to_be_named(root: Path) -> None:
     Image.fromarray((ids() % 2) * np.uint8(255)).save(root / "trainannot" / "a.png")
-    refused(root, "a.png", "value 255 (24 pixels)", "binary", "classes={background: 0, object: 255}", "dataset=folder")
+    refused(
+        root, "a.png", "value 255 (24 pixels)", "binary", "classes: {background: 0, object: 255}", "src.datasets.folder.Folder"
+    )
 
 
 def test_a_mask_of_floats(root: Path) -> None:
