@@ -94,14 +94,17 @@ class Normalize:
 
     def __init__(self, device: torch.device, mean: Sequence[float], std: Sequence[float]) -> None:
         self.device = device
-        deviation = torch.tensor(std, device=device).view(3, 1, 1)
+        deviation = torch.tensor(std, device=device)
         self.scale = 1 / (255 * deviation)
-        self.shift = torch.tensor(mean, device=device).view(3, 1, 1) / deviation
+        self.shift = torch.tensor(mean, device=device) / deviation
 
     def __call__(self, images: UInt8[Tensor, "batch h w 3"]) -> Float[Tensor, "batch 3 h w"]:
         """The images as (x / 255 - mean) / std, in channels-last memory."""
-        images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # a view: channels stay last
-        return images.float() * self.scale - self.shift
+        images = images.to(self.device, non_blocking=True)
+        batch, height, width, _ = images.shape
+        rows = images.reshape(batch, height, 3 * width).float()  # long rows: on the CPU six times as fast as threes
+        rows = rows.mul_(self.scale.repeat(width)).sub_(self.shift.repeat(width))
+        return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)  # a view: channels stay last
 
 
 def peak_memory_mib(device: torch.device) -> float:
