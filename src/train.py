@@ -116,6 +116,9 @@ def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "
         *(len(train_data), len(experiment.val_data), height, width, config.loader.batch_size),
     )
     LOGGER.debug("command: %s", " ".join(launch.command))
+    for data in (train_data, experiment.val_data):
+        for note in data.notes:
+            LOGGER.info("beware, %s: %s", data.split, note)
     absent = [label.name for label, pixels in zip(train_data.classes, train_data.class_pixels, strict=False) if not pixels]
     if absent:
         LOGGER.info("beware: no training pixel of %s; is dataset.labels right?", ", ".join(absent))

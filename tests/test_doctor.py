@@ -14,7 +14,7 @@ from conftest import ROOT, write_split
 from PIL import Image
 
 from src.datasets.camvid import CamVid
-from src.datasets.labels import camvid_labels
+from src.datasets.label_sets import camvid_labels
 from src.diagnosis import costs
 from src.diagnosis.report import diagnose
 

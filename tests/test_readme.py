@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.cli import prepare
+from src.cli import compose_checked, prepare
 from src.studies.points import expand_points
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +32,14 @@ def test_command_composes(command: str) -> None:
     words = [word for word in shlex.split(command) if word not in ("--help", "-m")]
     for point in expand_points(words, study_of(words)):
         prepare("config", point)
+
+
+def test_the_doctors_commands_compose() -> None:
+    text = "".join(document.read_text() for document in [*DOCUMENTS, ROOT / "src" / "doctor.py"])
+    commands = re.findall(r"^(?:    |  )(?:\.venv/bin/)?python -m src\.doctor ([^\n>]*)", text, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        compose_checked("doctor", shlex.split(command.replace("FOLDER", "data/somewhere")))
 
 
 def study_of(words: list[str]) -> dict[str, object] | None:

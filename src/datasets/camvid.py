@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.datasets.augmentation import Augmentation
-from src.datasets.labels import camvid_labels
-from src.datasets.layouts import check_color_tables, find_layout
+from src.datasets.color_tables import check_color_tables
+from src.datasets.label_sets import camvid_labels
+from src.datasets.layouts import find_layout
 from src.datasets.reader import Cache, SegmentationDataset, Source
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from src.datasets.augmentation import Augmentation
 from src.datasets.files import Pair, Report, pair_files
-from src.datasets.labels import named_labels
+from src.datasets.label_sets import named_labels
 from src.datasets.reader import Cache, SegmentationDataset, Source
 from src.errors import ConfigError
 

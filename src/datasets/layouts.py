@@ -1,19 +1,15 @@
 """How CamVid lies on disk, recognised by what is there."""
 
-import csv
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from src.datasets.files import Pair, Report, by_stem, list_images, pair_files
-from src.datasets.label_tables import CAMVID32
-from src.datasets.labels import DESCRIBE, UNMERGED
 from src.errors import DataError
 
 SPLITS = ("train", "val", "test")
 CHECKSUMS = Path(__file__).with_name("camvid_png.sha256")  # of the SegNet release: `<sha256>  <split>/<name>.png`
-COLOR_TABLES = ("class_dict.csv", "label_colors.txt")
 
 
 class Layout(NamedTuple):
@@ -218,37 +214,3 @@ def _under(root: Path, written: str) -> Path | None:
 
 def _masks_beside(root: Path) -> dict[str, Path]:
     return next((by_stem(root / folder) for folder in ("labels", "annot") if (root / folder).is_dir()), {})
-
-
-def check_color_tables(root: Path, labels: str) -> None:
-    """Raises DataError if a table of colours beside the data speaks of other classes than `labels` means."""
-    table = read_color_table(root)
-    if labels == "camvid11" and any("class_11" in row for row in table):
-        raise DataError(
-            f"{root / COLOR_TABLES[0]}: its column class_11 means {UNMERGED}. Use dataset.labels=camvid32, or take the"
-            " column away to train on the usual merge"
-        )
-    known = {c.name: c.color for c in CAMVID32}
-    for row in table:
-        name, color = row["name"], (int(row["r"]), int(row["g"]), int(row["b"]))
-        if known.get(name, color) != color:
-            raise DataError(
-                f"{root}: its colour table shows {name} as {color}, the release as {known[name]};"
-                f" name its classes and colours {DESCRIBE}"
-            )
-
-
-def read_color_table(root: Path) -> list[dict[str, str]]:
-    """The rows of class_dict.csv or label_colors.txt: name, r, g, b and more; empty where there is neither."""
-    csv_file, text_file = (root / name for name in COLOR_TABLES)
-    rows: list[dict[str, str]] = []
-    if csv_file.is_file():
-        with csv_file.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in csv.DictReader(file)]
-    elif text_file.is_file():
-        lines = text_file.read_text(encoding="utf-8").splitlines()
-        rows = [dict(zip(("r", "g", "b", "name"), line.split(), strict=False)) for line in lines if line.strip()]
-    for row in rows:
-        if not {"name", "r", "g", "b"} <= row.keys() or not all(row[k].isdigit() for k in "rgb"):
-            raise DataError(f"{root}: a row of its colour table is {list(row.values())}; needed are a name and red, green, blue")
-    return rows

@@ -9,20 +9,18 @@ import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from src.datasets.augmentation import Sample
 from src.datasets.files import Pair
 from src.datasets.publishing import publishing
+from src.datasets.threads import in_threads
 
 LOGGER = logging.getLogger("src")
 FORMAT = 1  # goes up when the file's layout or anything that decides its pixels changes
@@ -182,7 +180,7 @@ def _decode_all(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title:
     facts, digests, notes = Facts(), [], Counter[str]()
     files_noted = Counter[str]()
     totals = np.zeros((3, 256), np.int64)
-    for decoded in _in_threads(decode, pairs, title):
+    for decoded in in_threads(decode, pairs, title):
         append(decoded.image.tobytes())
         append(decoded.mask.tobytes())
         height, width = decoded.mask.shape
@@ -197,17 +195,6 @@ def _decode_all(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title:
     facts.fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     facts.notes = {note: [files_noted[note], pixels] for note, pixels in notes.items()}
     return facts
-
-
-def _in_threads(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> Iterable[Decoded]:
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as threads:  # decoding lets other threads run
-        console = Console(stderr=True)
-        done = threads.map(decode, pairs)
-        try:
-            yield from track(done, title, len(pairs), console=console, transient=True, disable=not console.is_terminal)
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def store_key(pairs: Sequence[Pair], *facts: object) -> str:

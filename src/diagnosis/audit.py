@@ -1,19 +1,15 @@
 """Looks at every file of every split and collects what is wrong, instead of stopping at the first."""
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from src.datasets.files import Pair, Picture, read_image, read_mask, size_of
 from src.datasets.labels import LabelSet
 from src.datasets.reader import Source
+from src.datasets.threads import in_threads
 from src.errors import DataError
 
 
@@ -86,7 +82,7 @@ def audit_split(source: Source, split: str, problems: Problems) -> SplitAudit:
     """Every file of the split, decoded; `problems` receives all that is wrong."""
     audit = SplitAudit(split, source.pairs(split, problems.errors.append))
     transparent = strange = 0
-    for looked in _look_at_all(audit.pairs, source.labels, split):
+    for looked in in_threads(lambda pair: look_at(pair, source.labels), audit.pairs, f"looking at {split}"):
         problems.errors += looked.errors
         if looked.image is not None:
             height, width = looked.image.pixels.shape[:2]
@@ -121,15 +117,6 @@ def _note_oddities(audit: SplitAudit, labels: LabelSet, problems: Problems, tran
     only_void = sum(bool((mask == labels.ignore_index).all()) for mask in audit.masks)
     if only_void:
         problems.warnings.append(f"{audit.name}: {only_void} masks are all void; nothing is learnt from them")
-
-
-def _look_at_all(pairs: list[Pair], labels: LabelSet, title: str) -> Iterator[Looked]:
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as threads:
-        done: Iterable[Looked] = threads.map(lambda pair: look_at(pair, labels), pairs)
-        yield from track(
-            done, f"looking at {title}", len(pairs), console=console, transient=True, disable=not console.is_terminal
-        )
 
 
 def look_at(pair: Pair, labels: LabelSet) -> Looked:

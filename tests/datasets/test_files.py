@@ -16,8 +16,8 @@ from PIL import Image
 
 from src.datasets.camvid import CamVid
 from src.datasets.files import MAX_PIXELS, read_image, read_mask
+from src.datasets.label_sets import camvid_labels
 from src.datasets.label_tables import CAMVID11
-from src.datasets.labels import camvid_labels
 from src.errors import DataError
 
 SIZE = (6, 8)

@@ -13,7 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 from src.datasets.folder import Folder
-from src.datasets.labels import named_labels
+from src.datasets.label_sets import named_labels
 from src.errors import ConfigError, DataError
 
 COLORS = {"background": (0, 0, 0), "sign": (255, 0, 0), "other sign": (200, 30, 30), "pole": (0, 0, 255), "void": (255, 255, 255)}
@@ -75,7 +75,7 @@ def test_ids_and_lists_of_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data[0][1], [[0, 1, 1], [255, 1, 0]])
     with pytest.raises(DataError, match=r"x_mask\.png: value 255 \(1 pixels\) is no class; allowed are 0, 7, 9;"):
         Folder(str(tmp_path), "train", folders, {"ground": 0, "thing": [7, 9]}, None, "_mask", cache="memory")
-    with pytest.raises(DataError, match=r"x_mask\.png: masks here are named|no image of the same name"):
+    with pytest.raises(DataError, match="no mask of the same name"):
         Folder(str(tmp_path), "train", folders, {"ground": 0, "thing": [7, 9]}, 255, cache="memory")
 
 

@@ -1,0 +1,37 @@
+"""What only a built run can tell of a configuration."""
+
+from torch import nn
+
+from src.config import Config
+from src.config_errors import did_you_mean
+from src.datasets.reader import SegmentationDataset
+from src.errors import ConfigError
+from src.loop import Setup, score_tags
+
+
+def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: SegmentationDataset) -> None:
+    """Refuses an epoch without a batch, and a batch that BatchNorm cannot normalise."""
+    batch_size, images = config.loader.batch_size, len(train_data)
+    if len(setup.train_loader) == 0:
+        raise ConfigError(
+            f"loader.batch_size={batch_size}: the training split has {images} images, fewer than a batch, and"
+            f" loader.drop_last leaves them all out; use loader.batch_size={images} at most, or loader.drop_last=false"
+        )
+    smallest = batch_size if config.loader.drop_last else images % batch_size or batch_size
+    multiple = getattr(model, "size_multiple", 1)
+    height, width = train_data[0][1].shape
+    if smallest * -(-height // multiple) * -(-width // multiple) == 1:
+        raise ConfigError(
+            f"a batch of one {height}x{width} image leaves BatchNorm a single value at the deepest level;"
+            " use larger images or batches, fewer levels in model.channels, or loader.drop_last=true"
+        )
+
+
+def check_monitor(config: Config, setup: Setup) -> None:
+    """Refuses to rank epochs by a score that there is not."""
+    tags = score_tags(setup)
+    tag = config.monitor.tag
+    if tag not in tags:
+        raise ConfigError(f"monitor.tag={tag}: no such score{did_you_mean(tag, tags)}; there are {', '.join(tags)}")
+    if tag.endswith("/loss") and config.monitor.mode == "max":
+        raise ConfigError(f"monitor.tag={tag}: lower is better; add monitor.mode=min")
