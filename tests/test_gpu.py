@@ -86,3 +86,36 @@ def test_half_precision_trains(tiny_overrides: list[str], precision: str, tmp_pa
     records = fit(experiment.state, experiment.setup, epochs=8, log_every=10, monitor=MonitorConfig("val/miou", "max"))
     losses = [record.scores["train/loss"] for record in records if isinstance(record, EpochRecord)]
     assert losses[-1] < losses[0]
+
+
+def epoch_of(experiment: Experiment) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    experiment.setup.sampler.begin(1)
+    return [(images.cpu(), masks.cpu()) for images, masks in experiment.setup.train_loader]
+
+
+def test_samples_on_the_device_are_those_of_the_cpu(tiny_overrides: list[str]) -> None:
+    epochs = []
+    for cache in ("device", "disk", "auto"):
+        _, config = prepare("config", [*tiny_overrides, "device=cuda", f"dataset.cache={cache}", "augmentation=original"])
+        experiment = build(config)
+        on_device = experiment.train_data.on_device
+        assert (on_device is not None) == (cache != "disk")
+        if on_device is not None:
+            assert on_device.images.is_cuda
+        epochs.append(epoch_of(experiment))
+    for other in epochs[1:]:
+        for (images, masks), (other_images, other_masks) in zip(epochs[0], other, strict=True):
+            assert torch.equal(images, other_images)
+            assert torch.equal(masks, other_masks)
+
+
+def test_a_batch_on_the_device_waits_for_nothing(tiny_overrides: list[str]) -> None:
+    _, config = prepare("config", [*tiny_overrides, "device=cuda", "dataset.cache=device", "augmentation=original"])
+    data = build(config).train_data
+    keys = [(0, index) for index in range(4)]
+    data.batch(keys)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        data.batch(keys)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
