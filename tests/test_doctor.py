@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, write_split
@@ -91,6 +92,31 @@ def test_the_neighbours_of_the_reference(real: Real) -> None:
 def test_a_perfect_prediction_survives_the_training_size(real: Real) -> None:
     assert real[0]["resize"]["miou_of_perfect_prediction"]["val"] * 100 == pytest.approx(93.3, abs=0.1)
     assert real[0]["resize"]["miou_of_perfect_prediction"]["val"] >= 0.930
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "void_is_wrong", "expected"),
+    [
+        (cv2.INTER_NEAREST_EXACT, False, 93.3),
+        (cv2.INTER_NEAREST, False, 85.1),
+        (cv2.INTER_NEAREST_EXACT, True, 92.9),
+        (cv2.INTER_NEAREST, True, 84.5),
+    ],
+)
+def test_masks_stay_aligned_only_when_sampled_at_pixel_centres(
+    real: Real, interpolation: int, void_is_wrong: bool, expected: float
+) -> None:
+    """Counted by hand over val, in all four ways: 224x224 and back."""
+    hits, union = np.zeros(11), np.zeros(11)
+    for file in sorted(Path(os.environ["CAMVID_ROOT"], "valannot").glob("*.png")):
+        truth = np.array(Image.open(file))
+        back = cv2.resize(cv2.resize(truth, (224, 224), interpolation=interpolation), (480, 360), interpolation=interpolation)
+        counted = (truth != 11) & (void_is_wrong | (back != 11))
+        for class_id in range(11):
+            there, answered = (truth == class_id) & counted, (back == class_id) & counted
+            hits[class_id] += (there & answered).sum()
+            union[class_id] += (there | answered).sum()
+    assert (hits / union).mean() * 100 == pytest.approx(expected, abs=0.1)
 
 
 def test_the_vertical_flip_destroys_what_the_row_tells(real: Real) -> None:

@@ -82,7 +82,8 @@ class Samples:
     """
 
     def __init__(self, pixels: np.ndarray, facts: Facts, file: Path | None = None) -> None:
-        self.pixels = pixels
+        self.pixels = pixels.view()
+        self.pixels.flags.writeable = False
         self.facts = facts
         self.file = file
         sizes = [height * width * CHANNELS for height, width in facts.shapes]
