@@ -1,104 +1,196 @@
 """Weights and training state on disk."""
 
-import hashlib
 import json
-import os
+import logging
 import re
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from src.durable import HashingFile, sha256, write_durably
 from src.errors import CheckpointError
 from src.models.original_weights import is_original_layout, rename_original_weights
 from src.run_folder import now, write_json
 from src.state import TrainState
+from src.writer import Writer
 
+LOGGER = logging.getLogger("src")
 MANIFEST = "manifest.json"
 EPOCH_FILE = re.compile(r"epoch_(\d{4,})\.pt")
 MAX_NAMED = 4  # keys that an error lists
+ROOM = 1.1  # times the size of the last checkpoint that the disk must have free before the next
 
 
 class Checkpoints:
     """`last.pt` (the whole state), `best.pt` and `epoch_0005.pt` ... (weights) of one run, and their manifest.
 
+    Of `last.pt` and `best.pt` the one before is kept too (`last_previous.pt`), so that one damaged file costs little. A save
+    takes a copy of the state at once and writes it beside training; one that fails leaves what was there and is counted.
+
     Args:
         folder: The run's `checkpoints/`.
         every: Epochs between weights that are kept beside last and best; None keeps none.
         keep: How many of these stay, the newest.
+        seconds: Seconds after which `save_if_due` saves; None: never.
+
+    Attributes:
+        failures: How many saves could not be written.
     """
 
-    def __init__(self, folder: Path, every: int | None, keep: int) -> None:
+    def __init__(self, folder: Path, every: int | None, keep: int, seconds: float | None = None) -> None:
         self.folder = folder
         self.every = every
         self.keep = keep
+        self.seconds = seconds
+        self.failures = 0
         self.entries = read_manifest(folder / MANIFEST)
+        self._writer = Writer()
+        self._failed_last: Exception | None = None
+        self._saved_at = time.monotonic()
         for left_over in folder.glob(".*.tmp"):  # by a process that was killed; this one has the folder to itself
             left_over.unlink()
 
     def save_epoch(self, state: TrainState, is_best: bool) -> None:
         """What is due after an epoch."""
-        weights = {"model": state.model.state_dict(), "epoch": state.epoch}
+        snapshot = take_snapshot(state)
+        weights = {"model": snapshot["model"], "epoch": state.epoch}
         if is_best:
-            self._save("best.pt", weights, state)
+            self._submit("best.pt", weights, snapshot)
         if self.every is not None and state.epoch % self.every == 0:
-            self._save(f"epoch_{state.epoch:04d}.pt", weights, state)
-            self._drop_old()
-        self.save_last(state)
+            self._submit(f"epoch_{state.epoch:04d}.pt", weights, snapshot)
+        self._submit("last.pt", snapshot, snapshot)
 
     def save_last(self, state: TrainState) -> None:
         """The whole state: training goes on from it, in the middle of an epoch too."""
-        self._save("last.pt", state.state_dict(), state)
+        snapshot = take_snapshot(state)
+        self._submit("last.pt", snapshot, snapshot)
 
-    def load_last(self, state: TrainState) -> None:
-        """Continues `state` from `last.pt`.
+    def save_if_due(self, state: TrainState) -> None:
+        """The whole state, if the last save began long enough ago and nothing is being written."""
+        if self.seconds is not None and time.monotonic() - self._saved_at >= self.seconds and self._writer.is_idle:
+            self.save_last(state)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._writer.finish()
+
+    def finish(self) -> None:
+        """Returns once everything is written.
 
         Raises:
-            CheckpointError: If it is not there, damaged, or of another network.
+            CheckpointError: If the newest state could not be.
         """
-        file = self.folder / "last.pt"
-        entry = self.entries.get(file.name, {})
-        saved = read_checkpoint(file, [entry[key] for key in ("sha256", "replaces") if entry.get(key)])
-        check_fit(file, saved["model"], state.model)
-        state.load_state_dict(saved)
+        self._writer.finish()
+        if self._failed_last is not None:
+            raise CheckpointError(
+                f"{self.folder / 'last.pt'}: the end of the run could not be saved ({self._failed_last}); free some space and go"
+                " on with training.resume=auto"
+            ) from self._failed_last
 
-    def _save(self, name: str, content: dict[str, Any], state: TrainState) -> None:
-        path = self.folder / name
-        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+    def load_last(self, state: TrainState) -> None:
+        """Continues `state` from `last.pt`, or from the one before if it is damaged, which a warning says.
+
+        Raises:
+            CheckpointError: If neither is there and whole, or they are of another network.
+        """
+        problems = []
+        for file in (self.folder / "last.pt", previous_of(self.folder / "last.pt")):
+            try:
+                saved = read_checkpoint(file, self._digests())
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                LOGGER.warning("%s; going on from %s", problem, file.name)
+            check_fit(file, saved["model"], state.model)
+            state.load_state_dict(saved)
+            return
+        raise CheckpointError("; ".join(problems))
+
+    def _digests(self) -> list[str]:
+        """Of everything that was written whole; empty where the manifest cannot be read."""
+        return [entry["sha256"] for entry in self.entries.values()]
+
+    def _submit(self, name: str, content: dict[str, Any], snapshot: dict[str, Any]) -> None:
+        facts = {key: snapshot[key] for key in ("epoch", "step", "best_score", "best_epoch")}
+        self._saved_at = time.monotonic()
+        self._writer.submit(name, lambda: self._write(name, content, facts))
+
+    def _write(self, name: str, content: dict[str, Any], facts: dict[str, Any]) -> None:
+        """In the writer's thread: a failure is told and counted, and training goes on."""
         try:
-            with temporary.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            digest = sha256(temporary)
-            entry = {"size": temporary.stat().st_size, "sha256": digest, "epoch": state.epoch, "step": state.step}
-            entry |= {"best_score": state.best_score, "best_epoch": state.best_epoch, "saved": now()}
-            before = self.entries.get(name, {}).get("sha256")
-            self.entries[name] = entry | {"replaces": before}  # a kill before the next line leaves the file of `before`
-            self._write_manifest()
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            self._save(name, content, facts)
+            failure = None
+        except Exception as error:  # a full disk, a folder that was taken away, and whatever torch makes of them
+            self.failures += 1
+            failure = error
+            LOGGER.warning("%s: not saved (%s); what was there stays, training goes on", self.folder / name, error)
+        if name == "last.pt":
+            self._failed_last = failure
+
+    def _save(self, name: str, content: dict[str, Any], facts: dict[str, Any]) -> None:
+        path = self.folder / name
+        before = self.entries.get(name)
+        if before is not None and shutil.disk_usage(self.folder).free < ROOM * before["size"]:
+            raise OSError(f"the disk has less than {ROOM * before['size'] / 2**20:.0f} MiB free")
+        has_previous = EPOCH_FILE.fullmatch(name) is None
+        digest = write_durably(path, saving(content), previous_of(path) if has_previous else None)
+        if before is not None and has_previous:
+            self.entries[previous_of(path).name] = before
+        self.entries[name] = {"size": path.stat().st_size, "sha256": digest, "saved": now(), **facts}
+        self._drop_old()
+        write_json(self.folder / MANIFEST, self.entries)
 
     def _drop_old(self) -> None:
         epochs = sorted(int(match[1]) for match in map(EPOCH_FILE.fullmatch, self.entries) if match)
         for name in (f"epoch_{epoch:04d}.pt" for epoch in epochs[: -self.keep]):
             (self.folder / name).unlink(missing_ok=True)
             del self.entries[name]
-        self._write_manifest()
 
-    def _write_manifest(self) -> None:
-        write_json(self.folder / MANIFEST, self.entries)
+
+def saving(content: dict[str, Any]) -> Callable[[HashingFile], object]:
+    """Writes a checkpoint's content into a file."""
+    return lambda file: torch.save(content, file)  # type: ignore[arg-type]
+
+
+def previous_of(path: Path) -> Path:
+    """`last_previous.pt` of `last.pt`."""
+    return path.with_stem(f"{path.stem}_previous")
+
+
+def take_snapshot(state: TrainState) -> dict[str, Any]:
+    """The state as it is now, in memory of its own on the CPU."""
+    return copied(state.state_dict())
+
+
+def copied(value: Any) -> Any:
+    """The same containers and plain values with their tensors copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return type(value)((key, copied(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
-    """What the folder holds, by file name; empty where nothing has been saved yet."""
+    """What the folder holds, by file name; empty where nothing has been saved yet, or the manifest is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
-        raise CheckpointError(f"{file}: damaged ({error}); remove it to go on without its checks") from error
+        entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if not all(isinstance(entry["sha256"], str) for entry in entries.values()):
+            raise ValueError("an entry without its SHA-256")
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        LOGGER.warning("%s: damaged (%s); the checkpoints are read without its checks", file, error)
+        return {}
+    return entries
 
 
 def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
@@ -163,12 +255,3 @@ def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
-
-
-def sha256(file: Path) -> str:
-    """Of the file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while chunk := opened.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -30,6 +30,7 @@ class TrainingConfig:
     resume: str = MISSING  # never, auto (the newest unfinished run of the same id), or a run's folder
     checkpoint_every: int | None = MISSING  # epochs between weights that are kept beside last and best; null: none
     checkpoint_keep: int = MISSING  # how many of these are kept, the newest
+    checkpoint_seconds: float | None = MISSING  # seconds between saves within an epoch; null: after epochs alone
     log_every: int = MISSING  # steps between readings of the loss from the device
     panel_every: int = MISSING  # epochs between pictures of predictions and gates
     panel_images: int = MISSING  # validation images in them
@@ -86,6 +87,7 @@ HARMLESS_KEYS = (
     "training.resume",
     "training.checkpoint_every",
     "training.checkpoint_keep",
+    "training.checkpoint_seconds",
     "training.log_every",
     "training.panel_every",
     "training.panel_images",

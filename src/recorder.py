@@ -13,8 +13,8 @@ from openpyxl import Workbook
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from src import figures
+from src.durable import replace_text
 from src.loop import EpochRecord
-from src.run_folder import replace_text
 
 Row = dict[str, Any]
 

@@ -40,6 +40,7 @@ def train(config: "Config", launch: "Launch") -> float:
         ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
         run.running(launch, describe(experiment)),
         StopSignals() as stop,
+        checkpoints,
     ):
         recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
         announce(config, launch, run, experiment)
@@ -56,11 +57,14 @@ def train(config: "Config", launch: "Launch") -> float:
                     break
             else:
                 view.step(record)
+                checkpoints.save_if_due(state)
             if stop.received:
                 checkpoints.save_last(state)
+                checkpoints.finish()
                 recorder.close()
                 LOGGER.info("interrupted and saved; the same command with training.resume=auto goes on from here")
                 raise Interrupted(stop.received)
+        checkpoints.finish()
         recorder.close()
         conclude(config, run, experiment, checkpoints)
     return state.best_score
@@ -76,7 +80,10 @@ def start_or_resume(config: "Config", launch: "Launch", state: "TrainState") -> 
     if previous is None and config.model.get("weights"):
         load_weights(Path(config.model["weights"]), state.model)
     run = claim_run(config, launch, previous)
-    checkpoints = Checkpoints(run.path / "checkpoints", config.training.checkpoint_every, config.training.checkpoint_keep)
+    training = config.training
+    checkpoints = Checkpoints(
+        run.path / "checkpoints", training.checkpoint_every, training.checkpoint_keep, training.checkpoint_seconds
+    )
     if run.is_resumed:
         checkpoints.load_last(state)
         if run.facts["config"]["training"]["epochs"] != config.training.epochs:

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,15 @@ def train(state: TrainState, score: float) -> bool:
     return state.note_score(score, "max")
 
 
+def save(checkpoints: Checkpoints, state: TrainState, is_best: bool | None = None) -> None:
+    """Saves after an epoch, or within one, and waits until it is written."""
+    if is_best is None:
+        checkpoints.save_last(state)
+    else:
+        checkpoints.save_epoch(state, is_best)
+    checkpoints.finish()
+
+
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
 
@@ -62,16 +73,19 @@ def names(folder: Path) -> set[str]:
 def test_the_manifest_tells_the_truth_of_every_file(folder: Path) -> None:
     state, checkpoints = make_state(), Checkpoints(folder, every=1, keep=2)
     for score in (0.1, 0.3, 0.2):
-        checkpoints.save_epoch(state, train(state, score))
+        save(checkpoints, state, train(state, score))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest) == names(folder) - {"manifest.json"}
-    assert set(manifest) == {"last.pt", "best.pt", "epoch_0002.pt", "epoch_0003.pt"}
+    kept = ["last.pt", "last_previous.pt", "best.pt", "best_previous.pt", "epoch_0002.pt", "epoch_0003.pt"]
+    assert set(manifest) == set(kept)
     for name, entry in manifest.items():
         content = (folder / name).read_bytes()
         assert (entry["size"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     assert {name: entry["epoch"] for name, entry in manifest.items()} == {
         "last.pt": 3,
+        "last_previous.pt": 2,
         "best.pt": 2,
+        "best_previous.pt": 1,
         "epoch_0002.pt": 2,
         "epoch_0003.pt": 3,
     }
@@ -81,12 +95,12 @@ def test_the_manifest_tells_the_truth_of_every_file(folder: Path) -> None:
 def test_best_holds_the_weights_of_the_best_epoch(folder: Path) -> None:
     state, checkpoints, kept = make_state(), Checkpoints(folder, None, 5), []
     for score in (0.1, 0.3, 0.3, 0.2):
-        checkpoints.save_epoch(state, train(state, score))
+        save(checkpoints, state, train(state, score))
         kept.append(weights(state.model))
     assert same(read_checkpoint(folder / "best.pt")["model"], kept[1])
     assert same(read_checkpoint(folder / "last.pt")["model"], kept[3])
     assert not same(kept[1], kept[3])
-    assert names(folder) == {"manifest.json", "best.pt", "last.pt"}
+    assert names(folder) == {"manifest.json", "best.pt", "best_previous.pt", "last.pt", "last_previous.pt"}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +110,7 @@ def test_best_holds_the_weights_of_the_best_epoch(folder: Path) -> None:
 def test_what_is_kept_is_bounded(folder: Path, every: int | None, keep: int, left: list[int]) -> None:
     state, checkpoints = make_state(), Checkpoints(folder, every, keep)
     for _ in range(6):
-        checkpoints.save_epoch(state, train(state, 0.5))
+        save(checkpoints, state, train(state, 0.5))
     assert {name for name in names(folder) if name.startswith("epoch_")} == {f"epoch_{epoch:04d}.pt" for epoch in left}
     for epoch in left:
         assert read_checkpoint(folder / f"epoch_{epoch:04d}.pt")["epoch"] == epoch
@@ -107,7 +121,7 @@ def test_the_newest_are_kept_beyond_epoch_9999_and_after_a_resume(folder: Path) 
     state.epoch = 9997
     for _ in range(4):  # each time as a resumed process would: the manifest is read again
         train(state, 0.5)
-        Checkpoints(folder, every=1, keep=2).save_epoch(state, False)
+        save(Checkpoints(folder, every=1, keep=2), state, False)
     assert {name for name in names(folder) if name.startswith("epoch_")} == {"epoch_10000.pt", "epoch_10001.pt"}
 
 
@@ -116,7 +130,7 @@ def test_everything_that_training_needs_comes_back(folder: Path) -> None:
     train(state, 0.25)
     state.step, state.totals.images = 3, 24
     state.totals.loss += 1.5
-    Checkpoints(folder, None, 1).save_last(state)
+    save(Checkpoints(folder, None, 1), state)
     Checkpoints(folder, None, 1).load_last(other)
     assert same(weights(other.model), weights(state.model))
     assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
@@ -130,7 +144,7 @@ def test_everything_that_training_needs_comes_back(folder: Path) -> None:
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
 def test_a_flipped_bit_is_noticed(folder: Path, where: float) -> None:
     state = make_state()
-    Checkpoints(folder, None, 1).save_last(state)
+    save(Checkpoints(folder, None, 1), state)
     content = bytearray((folder / "last.pt").read_bytes())
     content[int(where * len(content))] ^= 1
     (folder / "last.pt").write_bytes(content)
@@ -138,8 +152,86 @@ def test_a_flipped_bit_is_noticed(folder: Path, where: float) -> None:
         Checkpoints(folder, None, 1).load_last(make_state())
 
 
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_in_half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, Path.unlink])
+def test_the_one_before_takes_the_place_of_a_damaged_one(
+    folder: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.1))
+    before = weights(state.model)
+    save(checkpoints, state, train(state, 0.2))
+    damage(folder / "last.pt")
+    other = make_state()
+    Checkpoints(folder, None, 1).load_last(other)
+    assert same(weights(other.model), before)
+    assert other.epoch == 1
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert str(folder / "last.pt") in told
+    assert "going on from last_previous.pt" in told
+    damage(folder / "last_previous.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt.*; .*last_previous\.pt"):
+        Checkpoints(folder, None, 1).load_last(make_state())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"last.pt": {}}', '{"last.pt": 3}'])
+def test_a_damaged_manifest_is_told_of_and_done_without(folder: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
+    state = make_state()
+    save(Checkpoints(folder, None, 1), state, train(state, 0.1))
+    (folder / "manifest.json").write_text(content)
+    other = make_state()
+    Checkpoints(folder, None, 1).load_last(other)
+    assert same(weights(other.model), weights(state.model))
+    assert "manifest.json: damaged" in caplog.records[0].getMessage()
+
+
+def test_a_save_is_a_copy_of_the_moment(folder: Path) -> None:
+    """What training changes while the thread still writes is not in the file."""
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    train(state, 0.1)
+    expected = weights(state.model)
+    checkpoints.save_last(state)
+    for parameter in state.model.parameters():
+        parameter.data.zero_()
+    checkpoints.finish()
+    assert same(read_checkpoint(folder / "last.pt")["model"], expected)
+
+
+def test_a_full_disk_costs_a_save_and_no_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.1))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with monkeypatch.context() as full:
+        full.setattr("src.checkpoint.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+        train(state, 0.2)
+        checkpoints.save_last(state)
+        with pytest.raises(CheckpointError, match="MiB free"):
+            checkpoints.finish()
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    save(checkpoints, state)  # there is room again
+    assert checkpoints.failures == 1
+
+
+def test_saves_within_an_epoch_come_when_they_are_due(folder: Path) -> None:
+    state = make_state()
+    for seconds, due in ((None, False), (1000.0, False), (0.0, True)):
+        checkpoints = Checkpoints(folder, None, 1, seconds)
+        checkpoints.save_if_due(state)
+        checkpoints.finish()
+        assert (folder / "last.pt").exists() == due
+
+
 def test_a_file_cut_short_is_noticed(folder: Path) -> None:
-    Checkpoints(folder, None, 1).save_last(make_state())
+    save(Checkpoints(folder, None, 1), make_state())
     content = (folder / "last.pt").read_bytes()
     (folder / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
@@ -155,12 +247,13 @@ class Unpicklable:
 
 def test_a_torn_write_leaves_the_old_file_and_nothing_else(folder: Path) -> None:
     state, checkpoints = make_state(), Checkpoints(folder, None, 1)
-    checkpoints.save_last(state)
+    save(checkpoints, state)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     train(state, 0.5)
     state.optimizer.param_groups[0]["note"] = Unpicklable()
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save_last(state)
+    with pytest.raises(CheckpointError, match=r"could not be saved \(No space left"):
+        save(checkpoints, state)
+    assert checkpoints.failures == 1
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     Checkpoints(folder, None, 1).load_last(make_state())
 
@@ -169,11 +262,11 @@ KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 import torch
-from test_checkpoint import Checkpoints, make_state, train
+from test_checkpoint import Checkpoints, make_state, save, train
 torch.set_num_threads(1)
 home, state = Path(sys.argv[1]), make_state()
 (home / "000").mkdir()
-Checkpoints(home / "000", None, 1).save_epoch(state, train(state, 0.1))
+save(Checkpoints(home / "000", None, 1), state, train(state, 0.1))
 is_best, at = train(state, 0.2), 0
 while True:
     at += 1
@@ -184,13 +277,13 @@ while True:
         left = at
         def hook(event, arguments):
             global left
-            if event in ("open", "os.rename", "os.remove") and str(folder) in str(arguments[0]):
+            if event in ("open", "os.rename", "os.remove", "os.link") and str(folder) in str(arguments[0]):
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
         checkpoints = Checkpoints(folder, None, 1)
         sys.addaudithook(hook)
-        checkpoints.save_epoch(state, is_best)
+        save(checkpoints, state, is_best)
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     if status == 0:
@@ -221,9 +314,9 @@ def test_a_kill_at_any_file_operation_leaves_a_checkpoint_to_go_on_from(tmp_path
 
 def test_weights_of_another_run_are_taken_from_best_and_from_last(folder: Path) -> None:
     state, checkpoints = make_state(), Checkpoints(folder, None, 1)
-    checkpoints.save_epoch(state, train(state, 0.5))
+    save(checkpoints, state, train(state, 0.5))
     best = weights(state.model)
-    checkpoints.save_epoch(state, train(state, 0.4))
+    save(checkpoints, state, train(state, 0.4))
     for name, expected in (("best.pt", best), ("last.pt", weights(state.model))):
         model = make_state().model
         assert not same(weights(model), expected)
@@ -247,7 +340,7 @@ def test_weights_of_another_width_are_refused_with_keys_and_shapes(folder: Path)
 
 
 def test_a_run_of_another_network_is_not_continued(folder: Path) -> None:
-    Checkpoints(folder, None, 1).save_last(make_state(width=4))
+    save(Checkpoints(folder, None, 1), make_state(width=4))
     state = make_state(width=6)
     before = weights(state.model)
     with pytest.raises(CheckpointError, match=r"0\.weight \[4, 3, 3, 3\] instead of \[6, 3, 3, 3\]"):

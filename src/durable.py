@@ -1,0 +1,99 @@
+"""Files that are there whole, or not at all, and that outlive a power cut."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+class HashingFile:
+    """Passes bytes on to a file and computes their SHA-256 on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, block: bytes | memoryview) -> int:
+        """Writes all of the block."""
+        self.digest.update(block)
+        return self.file.write(block)
+
+    def flush(self) -> None:
+        """As the file's own."""
+        self.file.flush()
+
+
+def write_durably(path: Path, write: Callable[[HashingFile], object], previous: Path | None = None) -> str:
+    """Gives `path` a new content in one step, and returns that content's SHA-256.
+
+    Whenever the process or the machine dies, `path` holds the old content or the new one. The old one goes only once the
+    new one is on the disk and was read back as it was written.
+
+    Args:
+        path: The file.
+        write: Writes the content.
+        previous: Where the old content is kept; None: nowhere.
+
+    Raises:
+        OSError: If it cannot be written; the old content stays and nothing half-written is left.
+    """
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            hashing = HashingFile(file)
+            write(hashing)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = hashing.digest.hexdigest()
+        if sha256(temporary) != digest:
+            raise OSError(f"{path}: the disk gives back other bytes than were written")
+        if previous is not None and path.exists():
+            keep(path, previous)
+        temporary.replace(path)
+    sync_folder(path.parent)
+    return digest
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` for what will take its place; nothing of that name is left afterwards."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def keep(path: Path, previous: Path) -> None:
+    """Gives the content of `path` a second name, in one step, so that at no time either is missing."""
+    with replacing(previous) as second_name:
+        try:
+            second_name.hardlink_to(path)
+        except OSError:  # a file system without hard links
+            path.replace(previous)
+        else:
+            second_name.replace(previous)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the folder's names outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    write_durably(path, lambda file: file.write(text.encode()))
+
+
+def sha256(file: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
