@@ -1,6 +1,7 @@
 """The front door: composes and checks everything, each point of a sweep too, before anything is made on disk."""
 
 import contextlib
+import copy
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -205,7 +206,7 @@ def run_name(name: str | None, choices: DictConfig) -> str:
 
 def result_id(config: dict[str, Any]) -> str:
     """Hash of every key that changes the result."""
-    kept = OmegaConf.to_container(OmegaConf.create(config))
+    kept = copy.deepcopy(config)
     for key in HARMLESS_KEYS:
         *parents, last = key.split(".")
         node: Any = kept

@@ -45,7 +45,7 @@ class ProgressView:
         self.epoch_start = self.last_line = time.perf_counter()
         self.images_at_start: int | None = None
         self.step_at_start = 0
-        self.loss = float("nan")
+        self.loss = "not read yet"
         self._open_log(log_file, redactor)
 
     def __enter__(self) -> "ProgressView":
@@ -62,7 +62,7 @@ class ProgressView:
     def step(self, record: StepRecord) -> None:
         """Shows how far the epoch is."""
         now = time.perf_counter()
-        self.loss = self.loss if record.loss is None else record.loss
+        self.loss = self.loss if record.loss is None else f"{record.loss:.4f}"
         if self.images_at_start is None:  # the first step also pays for what is made once
             self.images_at_start, self.step_at_start, self.epoch_start = record.images, record.step, now
         speed = (record.images - self.images_at_start) / max(now - self.epoch_start, 1e-9)
@@ -71,12 +71,12 @@ class ProgressView:
             done = (record.epoch - 1) * record.num_steps + record.step
             shown = f"epoch {record.epoch}/{self.epochs}"
             self.bar.update(
-                self.task, description=shown, total=total, completed=done, speed=f"loss {self.loss:.4f}  {speed:.1f} images/s"
+                self.task, description=shown, total=total, completed=done, speed=f"loss {self.loss}  {speed:.1f} images/s"
             )
         elif now - self.last_line > QUIET_SECONDS and record.step > self.step_at_start:
             left = (record.num_steps - record.step) * (now - self.epoch_start) / (record.step - self.step_at_start)
             LOGGER.info(
-                "epoch %d/%d  step %d/%d  loss %.4f  %.1f images/s  %.0f s left of the epoch",
+                "epoch %d/%d  step %d/%d  loss %s  %.1f images/s  %.0f s left of the epoch",
                 *(record.epoch, self.epochs, record.step, record.num_steps, self.loss, speed, left),
             )
             self.last_line = now
