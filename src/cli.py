@@ -58,7 +58,7 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        gc.freeze()
+        gc.freeze()  # the interpreter's last collection would go through all that Hydra made
 
 
 def parse_arguments() -> Any:
