@@ -89,7 +89,7 @@ def errors_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        gc.freeze()
+        gc.freeze()  # the interpreter's last collection would go through all that Hydra made
 
 
 def parse_arguments() -> Any:

@@ -195,7 +195,7 @@ def main() -> None:
 
         print(help_text("config", "train", PURPOSE, EXAMPLES), end="")
         return
-    gc.disable()  # until cli.main enables it: to collect what Hydra makes takes a tenth of a second and frees nothing
+    gc.disable()  # until cli.main enables it: to collect what Hydra makes takes time and frees nothing
     from src import cli
 
     cli.main(train, check_point)

@@ -213,7 +213,8 @@ def test_a_run_stays_in_its_folder(train_process: Process, tiny_overrides: list[
         assert "tensorboard --logdir" in stdout
 
     assert {path for path in tmp_path.rglob("*") if work not in (path, *path.parents)} == outside
-    assert sorted(path.name for path in work.iterdir()) == ["by hand", "outputs"]
+    assert sorted(path.name for path in work.iterdir()) == ["by hand", "data", "outputs"]
+    assert [path.name for path in (work / "data").iterdir()] == ["cache"]
     assert [path.name for path in (work / "outputs").iterdir()] == ["x"]
     (run,) = (work / "outputs" / "x").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", run.name)

@@ -259,11 +259,13 @@ def test_the_original_recipe_to_the_letter() -> None:
         "dataset": {
             "_target_": "src.datasets.camvid.CamVid",
             "root": "FOLDER",
+            "layout": None,
             "labels": "index",
             "num_classes": 33,
             "class_names": None,
             "ignore_index": 255,
             "image_size": [224, 224],
+            "cache": "auto",
         },
         "augmentation": {
             "_target_": "src.datasets.augmentation.Augmentation",

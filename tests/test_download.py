@@ -46,10 +46,9 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
-
     def do_GET(self) -> None:
         server = self.server
+        assert isinstance(server, Server)
         asked = self.headers.get("Range")
         server.asked.append(asked)
         if server.status != 200:
@@ -69,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(part)
         server.sent += len(part)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *_: object) -> None:
         """Not to the console."""
 
 

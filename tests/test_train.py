@@ -151,7 +151,7 @@ def run_terminated(at: Workplace) -> tuple[Done, dict[str, Any], Done]:
     return cut, facts, again
 
 
-def run_killed(at: Workplace) -> tuple[Done, Done, Done, dict[str, Any]]:
+def run_killed(at: Workplace) -> tuple[Done, Done, Done, dict[str, Any], Done]:
     process, said = at.start_until("epoch 2/", "killed", f"training.epochs={EPOCHS}")
     process.send_signal(signal.SIGSTOP)  # it lives, and stays where it is
     folder = at.folder("killed")
@@ -161,8 +161,8 @@ def run_killed(at: Workplace) -> tuple[Done, Done, Done, dict[str, Any]]:
     before = killed.run()
     patient = ["training.epochs=50", "training.patience=2", "monitor.tag=lr", "monitor.mode=max"]
     stopped_early = at.train("killed", *patient)
-    at.train("killed", *patient, f"training.resume='{stopped_early.folder}'")  # adds nothing to it
-    return killed, second, stopped_early, before
+    again = at.train("killed", *patient, f"training.resume='{stopped_early.folder}'")
+    return killed, second, stopped_early, before, again
 
 
 def run_failing(at: Workplace) -> Done:
@@ -337,7 +337,7 @@ def test_sigterm_saves_and_resume_auto_finishes_as_if_never_cut(left: Left) -> N
 
 
 def test_a_killed_run_is_marked_by_the_next_start_of_its_name(left: Left) -> None:
-    killed, _, _, before = left(run_killed)
+    killed, _, _, before, _ = left(run_killed)
     assert killed.code == -signal.SIGKILL
     assert before["status"] == "running"  # it could not say so itself
     assert killed.run()["status"] == "failed"
@@ -345,7 +345,7 @@ def test_a_killed_run_is_marked_by_the_next_start_of_its_name(left: Left) -> Non
 
 
 def test_a_second_process_in_the_same_folder_is_refused(left: Left) -> None:
-    killed, second, _, _ = left(run_killed)
+    killed, second, _, _, _ = left(run_killed)
     assert second.code == 1
     assert "another process" in second.output
     assert len(second.output.splitlines()) == 1
@@ -353,8 +353,9 @@ def test_a_second_process_in_the_same_folder_is_refused(left: Left) -> None:
 
 
 def test_patience_ends_a_run_that_no_longer_gets_better(left: Left) -> None:
-    _, _, early, _ = left(run_killed)
+    _, _, early, _, again = left(run_killed)
     assert early.code == 0, early.output
+    assert (again.code, again.folder) == (0, early.folder), again.output  # resumed, it adds nothing
     assert len(early.rows()) == 3  # the rate never changes: best at the first epoch, then two without a better one
     assert (early.run()["status"], early.run()["best_epoch"]) == ("finished", 1)
     assert (early.folder / "metrics.xlsx").exists()

@@ -33,6 +33,7 @@ def fetch(url: str, file: Path, progress: Progress) -> None:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise DataError(f"{url}: not an address that can be fetched; allowed are http and https")
+    problem: Exception | None = None
     for attempt in range(1, ATTEMPTS + 1):
         try:
             fetch_rest(url, file, progress)
@@ -41,7 +42,7 @@ def fetch(url: str, file: Path, progress: Progress) -> None:
             error.close()
             if error.code < 500:
                 raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
-            problem: Exception = error
+            problem = error
         except BROKEN as error:
             problem = error
         if attempt < ATTEMPTS:

@@ -1,12 +1,13 @@
 """In which order an epoch sees the samples: a function of (seed, epoch) alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
+class EpochSampler(Sampler[Any]):  # torch's BatchSampler declares that it takes numbers only, and takes anything
     """Yields (epoch, index), so that workers, even persistent ones, know the epoch of each sample.
 
     Args:

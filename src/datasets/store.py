@@ -165,7 +165,7 @@ def open_samples(folder: Path) -> Samples:
     samples = Samples(np.memmap(folder / PIXELS, np.uint8, mode="r"), facts, folder / PIXELS)
     if header["format"] != FORMAT or samples.offsets[-1] != len(samples.pixels):
         raise ValueError(f"{len(samples.pixels)} bytes instead of {samples.offsets[-1]}")
-    if zlib.crc32(samples.pixels) != header["crc32"]:
+    if zlib.crc32(samples.pixels.data) != header["crc32"]:
         raise ValueError("its checksum is another")
     return samples
 

@@ -313,7 +313,8 @@ def test_both_layouts_at_once(root: Path) -> None:
 
 
 def test_the_original_layout_has_no_test_split(tmp_path: Path) -> None:
-    write_pair(tmp_path, "train", "x", np.zeros(SIZE, np.uint8), layout="original")
+    for split in ("train", "val"):
+        write_pair(tmp_path, split, "x", np.zeros(SIZE, np.uint8), layout="original")
     refused(DataError, tmp_path, tmp_path, "original_script", "no test split", "train, val", split="test")
 
 
