@@ -193,6 +193,7 @@ def build_setup(config: Config, compute: Compute, train_data: SegmentationDatase
         ignore_index=train_data.ignore_index,
         class_names=class_names,
         extra_classes=train_data.num_classes > len(class_names),
+        max_skipped=config.training.max_skipped if config.training.on_nonfinite == "skip" else 0,
     )
 
 

@@ -31,6 +31,8 @@ class TrainingConfig:
     checkpoint_every: int | None = MISSING  # epochs between weights that are kept beside last and best; null: none
     checkpoint_keep: int = MISSING  # how many of these are kept, the newest
     checkpoint_seconds: float | None = MISSING  # seconds between saves within an epoch; null: after epochs alone
+    on_nonfinite: str = MISSING  # stop, or skip (a step whose loss or gradient is not a finite number changes nothing)
+    max_skipped: int = MISSING  # such steps in a row; one more ends training
     log_every: int = MISSING  # steps between readings of the loss from the device
     panel_every: int = MISSING  # epochs between pictures of predictions and gates
     panel_images: int = MISSING  # validation images in them
@@ -106,6 +108,7 @@ def check_config(config: Config) -> None:
         ("training.patience", training.patience, 1),
         ("training.checkpoint_every", training.checkpoint_every, 1),
         ("training.checkpoint_keep", training.checkpoint_keep, 1),
+        ("training.max_skipped", training.max_skipped, 1),
         ("training.log_every", training.log_every, 1),
         ("training.panel_every", training.panel_every, 1),
         ("training.panel_images", training.panel_images, 1),
@@ -118,6 +121,8 @@ def check_config(config: Config) -> None:
             raise ConfigError(f"{key}={value}; allowed are whole numbers from {least}")
     if config.precision not in PRECISIONS:
         raise ConfigError(f"precision={config.precision}; allowed are {', '.join(PRECISIONS)}")
+    if training.on_nonfinite not in ("stop", "skip"):
+        raise ConfigError(f"training.on_nonfinite={training.on_nonfinite}; allowed are stop, skip")
     if config.monitor.mode not in ("max", "min"):
         raise ConfigError(f"monitor.mode={config.monitor.mode}; allowed are max, min")
     if not DEVICES.fullmatch(config.device):

@@ -1,5 +1,6 @@
 """Optimisation: plain functions over a `TrainState`. No files, no Hydra, no console."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -27,6 +28,7 @@ class Setup:
         sampler: Told which epoch comes.
         val_loader: The same images in the same order each time.
         class_names: Of the scored classes; class i has id i.
+        max_skipped: How many steps in a row may be skipped because a loss or gradient is not finite; one more ends training.
         extra_classes: Whether ids beyond the scored classes are learnt too (`dataset.labels=index`).
     """
 
@@ -40,6 +42,7 @@ class Setup:
     ignore_index: int
     class_names: tuple[str, ...]
     extra_classes: bool
+    max_skipped: int = 0
 
 
 @runtime_checkable
@@ -93,6 +96,7 @@ def score_tags(setup: Setup) -> list[str]:
     tags = ["train/loss", "train/pixel_accuracy", "train/gradient_norm", "lr", "speed/images_per_second"]
     tags += ["time/data_wait_share", "val/loss", "val/miou", "val/pixel_accuracy", "val/class_accuracy"]
     tags += [f"val/iou/{name}" for name in setup.class_names]
+    tags += ["train/skipped_steps"] if setup.max_skipped else []
     tags += ["train/accuracy_all_pixels", "val/accuracy_all_pixels"] if setup.extra_classes else []
     return [*tags, "time/epoch_seconds", "memory/peak_mib"]
 
@@ -104,7 +108,8 @@ def fit(state: TrainState, setup: Setup, epochs: int, log_every: int, monitor: M
     exactly.
 
     Raises:
-        NonFiniteLossError: If a loss or gradient is not finite; the weights are those from before that step.
+        NonFiniteLossError: If more than `setup.max_skipped` steps in a row had a loss or gradient that is not finite; the weights
+            are those from before these steps.
     """
     while state.epoch < epochs:
         clock = Clock(state.totals.images, setup.compute.device)
@@ -136,13 +141,15 @@ def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: Clock) -
         state.step += 1
         state.totals.images += len(images)
         read_now = state.step % log_every == 0 or state.step == num_steps
-        loss = _read_loss(state) if read_now else None
+        loss = _read_loss(state, setup.max_skipped) if read_now else None
         yield StepRecord(state.epoch + 1, state.step, num_steps, state.totals.images, loss)
     clock.training_done()
 
 
 def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -> None:
-    """Forward, backward and update; nothing is updated once a loss or gradient was not finite."""
+    """Forward, backward and update; a step whose loss or gradient is not finite changes nothing but the count of such steps."""
+    buffers = list(state.model.buffers()) if setup.max_skipped else []  # without skips nothing comes after a bad step
+    before = [buffer.clone() for buffer in buffers]
     with setup.compute.autocast():
         logits = state.model(images)
     loss = setup.loss(logits.float(), masks.long())
@@ -152,16 +159,29 @@ def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
 
+    ok = _note_whether_finite(state, setup, loss.detach(), norm, len(images))
+    update_weights(state, ok)
+    for buffer, old in zip(buffers, before, strict=True):
+        buffer.copy_(torch.where(ok, buffer, old))
+
     totals = state.totals
-    finite = torch.isfinite(loss.detach())
+    totals.loss += torch.where(ok, loss.detach(), 0) * len(images)
+    totals.gradient_norm += torch.where(torch.isfinite(norm), norm, 0)  # fp16's first steps overflow by design
+    totals.confusion += count_confusion(logits.detach(), masks, setup.ignore_index) * ok
+
+
+def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Tensor, num_images: int) -> Tensor:
+    """Whether the step may change anything, as a scalar on the device: nothing waits for it."""
+    totals = state.totals
+    finite = torch.isfinite(loss)
     if not state.scaler.is_enabled():  # the scaler meets overflowing gradients by itself and lowers its scale
         finite = finite & torch.isfinite(norm)
-    totals.bad_step = torch.where(finite | (totals.bad_step != NEVER), totals.bad_step, state.step)
-    update_weights(state, ok=totals.bad_step == NEVER)
-
-    totals.loss += loss.detach() * len(images)
-    totals.gradient_norm += torch.where(torch.isfinite(norm), norm, 0)  # fp16's first steps overflow by design
-    totals.confusion += count_confusion(logits.detach(), masks, setup.ignore_index)
+    totals.skipped_in_a_row = torch.where(finite, 0, totals.skipped_in_a_row + 1)
+    too_many = (totals.skipped_in_a_row > setup.max_skipped) & (totals.bad_step == NEVER)
+    totals.bad_step = torch.where(too_many, state.step, totals.bad_step)
+    totals.skipped_steps += ~finite
+    totals.skipped_images += ~finite * num_images
+    return finite & (totals.bad_step == NEVER)
 
 
 def update_weights(state: TrainState, ok: Tensor) -> None:
@@ -180,13 +200,16 @@ def _skips_on_device(optimizer: Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
-def _read_loss(state: TrainState) -> float:
+def _read_loss(state: TrainState, max_skipped: int) -> float:
     totals = state.totals
-    loss, bad_step = torch.stack([totals.loss / totals.images, totals.bad_step.float()]).tolist()
+    mean = totals.loss / (totals.images - totals.skipped_images)
+    loss, bad_step = torch.stack([mean, totals.bad_step.float()]).tolist()
     if bad_step != NEVER:
+        rest = f", {max_skipped + 1} steps in a row" if max_skipped else ""
+        hint = "" if max_skipped else ", or training.on_nonfinite=skip if it is rare"
         raise NonFiniteLossError(
-            f"epoch {state.epoch + 1}, step {int(bad_step) + 1}: the loss or its gradient is not a finite number;"
-            " the weights are kept as they were before that step. Try a smaller optimizer.lr or precision=fp32"
+            f"epoch {state.epoch + 1}, step {int(bad_step) + 1}: the loss or its gradient is not a finite number{rest};"
+            f" the weights are kept as they were before. Try a smaller optimizer.lr or precision=fp32{hint}"
         )
     return loss
 
@@ -221,12 +244,16 @@ def predict(model: nn.Module, setup: Setup, images: Tensor) -> np.ndarray:
 def _train_scores(state: TrainState, setup: Setup) -> dict[str, float]:
     totals = state.totals
     accuracy = compute_scores(totals.confusion.cpu().numpy(), setup.class_names)
+    skipped = int(totals.skipped_steps)
+    counted = totals.images - int(totals.skipped_images)
     scores = {
-        "train/loss": totals.loss.item() / totals.images,
+        "train/loss": totals.loss.item() / counted if counted else math.nan,
         "train/pixel_accuracy": accuracy.pixel_accuracy,
-        "train/gradient_norm": totals.gradient_norm.item() / state.step,
+        "train/gradient_norm": totals.gradient_norm.item() / max(state.step - skipped, 1),
         "lr": float(state.optimizer.param_groups[0]["lr"]),
     }
+    if setup.max_skipped:
+        scores["train/skipped_steps"] = skipped
     if setup.extra_classes:
         scores["train/accuracy_all_pixels"] = accuracy.accuracy_all_pixels
     return scores

@@ -20,20 +20,26 @@ class EpochTotals:
         loss: Sum over the images of their batch's mean loss.
         gradient_norm: Sum over the steps.
         confusion: int64 [classes, classes], truth by prediction.
-        bad_step: First step whose loss or gradient was not finite, or -1.
-        images: Seen so far.
+        skipped_steps: Those whose loss or gradient was not finite; they changed nothing and are in no sum.
+        skipped_images: Images of these steps.
+        skipped_in_a_row: Such steps up to now without a good one between, counted across epochs.
+        bad_step: The step at which they were too many, or -1.
+        images: Seen so far, skipped ones too.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.loss = torch.zeros((), device=device)
         self.gradient_norm = torch.zeros((), device=device)
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.skipped_steps = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped_images = torch.zeros_like(self.skipped_steps)
+        self.skipped_in_a_row = torch.zeros_like(self.skipped_steps)
         self.bad_step = torch.full((), NEVER, device=device)
         self.images = 0
 
     def reset(self) -> None:
         """Back to the start of an epoch."""
-        for tensor in (self.loss, self.gradient_norm, self.confusion):
+        for tensor in (self.loss, self.gradient_norm, self.confusion, self.skipped_steps, self.skipped_images):
             tensor.zero_()
         self.bad_step.fill_(NEVER)
         self.images = 0

@@ -20,6 +20,7 @@ from src.cli import prepare
 from src.config import MonitorConfig
 from src.errors import NonFiniteLossError
 from src.loop import EpochRecord, Setup, StepRecord, evaluate, fit, train_step, update_weights
+from src.state import TrainState
 
 Make = Callable[..., Experiment]
 SCHEDULERS = sorted((Path(__file__).parent.parent / "conf" / "scheduler").glob("*.yaml"))
@@ -207,16 +208,16 @@ def test_batch_size_changes_no_validation_loss(make: Make, tiny_data: Path, batc
 
 
 class FaultyLoss(nn.Module):
-    """The wrapped loss, until it is asked for the gradient for the `at`-th time."""
+    """The wrapped loss, but for the `at`-th time, to the `until`-th, that it is asked for the gradient."""
 
-    def __init__(self, loss: nn.Module, at: int, fault: str) -> None:
+    def __init__(self, loss: nn.Module, at: int, fault: str, until: int = 0) -> None:
         super().__init__()
-        self.loss, self.at, self.fault, self.calls = loss, at, fault, 0
+        self.loss, self.faults, self.fault, self.calls = loss, range(at, max(at, until) + 1), fault, 0
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         loss = self.loss(logits, masks)
         self.calls += torch.is_grad_enabled()
-        if self.calls != self.at or not torch.is_grad_enabled():
+        if self.calls not in self.faults or not torch.is_grad_enabled():
             return loss
         if self.fault == "gradient":  # finite itself, d sqrt(0) / dx is not
             return loss + 0.0 * torch.sqrt(logits - logits.detach()).sum()
@@ -239,6 +240,46 @@ def test_a_bad_step_is_named_and_changes_no_weight(make: Make, fault: str, log_e
         train_to_the_end()
     assert same(weights(experiment.state.model), kept[2, 1])
     assert not same(kept[2, 1], kept[1, 3])
+
+
+def whole(state: TrainState) -> dict[str, Tensor]:
+    """Every parameter, buffer and momentum."""
+    momenta = {f"momentum {i}": s["momentum_buffer"] for i, s in state.optimizer.state_dict()["state"].items()}
+    return {name: tensor.clone() for name, tensor in (state.model.state_dict() | momenta).items()}
+
+
+@pytest.mark.parametrize("fault", ["nan", "gradient"])
+def test_a_bad_step_can_be_skipped(make: Make, fault: str) -> None:
+    experiment = make("optimizer.momentum=0.9", "training.on_nonfinite=skip")
+    bad: Setup = dataclasses.replace(experiment.setup, loss=FaultyLoss(experiment.setup.loss, at=5, fault=fault))
+    kept: dict[tuple[int, int], dict[str, Tensor]] = {}
+    losses: dict[tuple[int, int], float] = {}
+    scores = []
+    for record in records(dataclasses.replace(experiment, setup=bad), 3, log_every=1):
+        if isinstance(record, StepRecord):
+            kept[record.epoch, record.step] = whole(experiment.state)
+            assert record.loss is not None
+            losses[record.epoch, record.step] = record.loss
+        else:
+            scores.append(record.scores)
+    assert same(kept[2, 1], kept[2, 2])  # weights, BatchNorm's statistics and momenta: nothing moved
+    assert not same(kept[2, 2], kept[2, 3])
+    assert losses[2, 2] == losses[2, 1]
+    assert [score["train/skipped_steps"] for score in scores] == [0, 1, 0]
+    assert all(math.isfinite(value) for score in scores for tag, value in score.items() if tag.startswith("train/"))
+    pixels = {score["train/pixel_accuracy"] for score in scores}
+    assert all(0 <= share <= 1 for share in pixels)
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run(make: Make) -> None:
+    experiment = make("training.on_nonfinite=skip", "training.max_skipped=2")
+    bad = dataclasses.replace(experiment.setup, loss=FaultyLoss(experiment.setup.loss, at=3, fault="nan", until=5))
+    before: dict[str, Tensor] = {}
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2, step 2\b.*3 steps in a row"):  # steps 3, 4 and 5, across epochs
+        for record in records(dataclasses.replace(experiment, setup=bad), 3, log_every=1):
+            if isinstance(record, StepRecord) and (record.epoch, record.step) == (1, 2):
+                before = weights(experiment.state.model)
+    assert same(weights(experiment.state.model), before)
 
 
 def test_an_infinite_learning_rate_ends_the_run_after_its_first_step(make: Make) -> None:
