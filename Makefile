@@ -39,7 +39,7 @@ tensorboard: setup  ## look at the runs, on this machine only
 	$(BIN)/tensorboard --logdir outputs --host localhost --samples_per_plugin images=200
 
 data: setup  ## fetch CamVid into data/camvid and check every file (URL=... for another copy, ROOT=... for another folder)
-	$(BIN)/python -m src.download $(if $(URL),--url '$(URL)') $(if $(ROOT),--root '$(ROOT)')
+	$(BIN)/python -m src.download $(if $(filter command,$(origin URL)),--url '$(URL)') $(if $(filter command,$(origin ROOT)),--root '$(ROOT)')
 
 bench: setup  ## the benchmarks that need no GPU, as ratios of one run
 	$(BIN)/python -m benchmarks.input_pipeline

@@ -6,6 +6,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -27,8 +28,7 @@ def main() -> None:
     normalized = setup.normalize(images)
     state.model.train()
 
-    def seconds(work: object, number: int) -> float:
-        assert callable(work)
+    def seconds(work: Callable[[], None], number: int) -> float:
         torch.cuda.synchronize()
         start = time.perf_counter()
         for _ in range(number):

@@ -1,9 +1,10 @@
 """From a configuration to objects: the only place where Hydra meets torch."""
 
+import contextlib
 import functools
 import inspect
 import json
-import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +15,20 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
-from torch.utils.data import BatchSampler, DataLoader
 
-from src.checks import check_batches, check_monitor
+from src.checks import check_batches, check_cache, check_monitor
 from src.config import Config
-from src.datasets.device_samples import unmovable
-from src.datasets.reader import Batches, SegmentationDataset, Source, refuse_shared_images
+from src.datasets.reader import SegmentationDataset, Source, check_image_size
 from src.datasets.sampler import EpochSampler
+from src.datasets.shared_images import refuse_shared_images
 from src.device import Compute, Normalize, choose_compute
 from src.errors import ConfigError, UserError
+from src.loading import build_loader, place_samples
 from src.loop import Setup
 from src.seeding import seed_everything, use_determinism
 from src.state import EpochTotals, TrainState
 from src.targets import check_targets, innermost, locate
 
-DEVICE_SHARE = 0.25  # of a GPU's free memory that dataset.cache=auto takes for samples
 NOT_ARGUMENTS = {"model": ("weights",), "scheduler": ("warmup_epochs",)}  # keys that build.py and train.py read
 
 
@@ -56,8 +56,9 @@ def build(config: Config) -> Experiment:
     if compute.device.type == "cuda" and compute.device.index is not None:
         torch.cuda.set_device(compute.device)
     train_data, val_data = build_datasets(config)
-    place_samples(config, compute, train_data)
-    place_samples(config, compute, val_data)
+    for data in (train_data, val_data):
+        check_cache(config, data)
+        place_samples(config, compute, data)
     seed_everything(config.seed)
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = build_state(config, model, compute, train_data.num_classes)
@@ -71,6 +72,8 @@ def check(config: Config) -> nn.Module:
     """Raises what `build` would raise, without the cost of drawing weights; gives the network without its weights."""
     compute = choose_compute(config.device, config.precision)
     train_data, val_data = _checked_datasets(json.dumps([config.dataset, config.augmentation]))
+    for data in (train_data, val_data):
+        check_cache(config, data)
     with torch.device("meta"):
         model = build_model(config, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
@@ -102,31 +105,20 @@ def build_splits(dataset: Any, augmentation: Any, seed: int) -> tuple[Segmentati
 
 
 def build_source(node: Any) -> tuple[Source, tuple[int, int] | None]:
-    """The files of a dataset node, not read yet, and the size that training brings them to."""
-    check_targets("dataset", node, {"split": "train", "augmentation": None, "seed": 0})
-    source = locate(node["_target_"]).source
-    known = inspect.signature(source).parameters
-    size = node.get("image_size")
-    return source(**{key: value for key, value in node.items() if key in known}), (size[0], size[1]) if size else None
-
-
-def place_samples(config: Config, compute: Compute, data: SegmentationDataset) -> None:
-    """Keeps the samples on the device if `dataset.cache` says so, or is `auto` and a GPU has room to spare for them.
+    """The files of a dataset node, not read yet, and the [height, width] that training brings them to.
 
     Raises:
-        ConfigError: If `dataset.cache=device` does not go with the other keys.
+        ConfigError: If an argument is not allowed, or the data set's class has no `source`.
+        DataError: If no data are there.
     """
-    if data.cache == "device":
-        if config.loader.num_workers:
-            raise ConfigError(
-                f"loader.num_workers={config.loader.num_workers}: dataset.cache=device makes batches on the device; use 0"
-            )
-        data.place_on(compute.device)
-    elif data.cache == "auto" and compute.device.type == "cuda" and not config.loader.num_workers:
-        free, _ = torch.cuda.mem_get_info(compute.device)
-        one_size = len(set(data.samples.facts.shapes)) == 1
-        if one_size and not unmovable(data.augmentation) and data.samples.pixels.nbytes < free * DEVICE_SHARE:
-            data.place_on(compute.device)
+    node = checked_node("dataset", node)
+    check_targets("dataset", node, {"split": "train", "augmentation": None, "seed": 0})
+    source = getattr(locate(node["_target_"]), "source", None)
+    if source is None:
+        raise ConfigError(f"dataset._target_={node['_target_']}: has no source(), which says where its files are (see CamVid)")
+    known = inspect.signature(source).parameters
+    with in_words("dataset"):
+        return source(**{key: value for key, value in node.items() if key in known}), check_image_size(node.get("image_size"))
 
 
 def build_model(config: Config, num_classes: int) -> nn.Module:
@@ -197,44 +189,31 @@ def build_setup(config: Config, compute: Compute, train_data: SegmentationDatase
     )
 
 
-def build_loader(
-    config: Config, compute: Compute, data: SegmentationDataset, sampler: EpochSampler, drop_last: bool
-) -> DataLoader[Any]:
-    """Batches in the sampler's order, made by as many workers as asked for."""
-    return DataLoader(
-        Batches(data),
-        batch_size=None,  # the sampler gives whole batches
-        sampler=BatchSampler(sampler, config.loader.batch_size, drop_last),
-        num_workers=config.loader.num_workers,
-        pin_memory=compute.device.type == "cuda" and data.on_device is None,
-        persistent_workers=config.loader.num_workers > 0,
-        generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
-        worker_init_fn=leave_signals_to_parent,
-    )
-
-
-def leave_signals_to_parent(_: int) -> None:
-    """In a loader worker: the training process decides when to stop, and ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def build_part(group: str, node: Any, **runtime: Any) -> Any:
     """Builds a group's object from its `_target_` and arguments; `runtime` are those that no YAML can hold.
 
     Raises:
         ConfigError: If the target is not of the kind that the group builds, or an argument is not one it takes.
     """
+    node = checked_node(group, node)
+    runtime = check_targets(group, node, runtime)
+    with in_words(group):
+        return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
+
+
+def checked_node(group: str, node: Any) -> dict[str, Any]:
+    """A group's `_target_` and its arguments; raises ConfigError if it has no target."""
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{group}: needs a _target_, as in conf/{group}/*.yaml")
-    node = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS.get(group, ())}
-    runtime = check_targets(group, node, runtime)
+    return {key: value for key, value in node.items() if key not in NOT_ARGUMENTS.get(group, ())}
+
+
+@contextlib.contextmanager
+def in_words(group: str) -> Iterator[None]:
+    """Raises a ConfigError that names the group for what a constructor refuses."""
     try:
-        return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
+        yield
     except UserError:
         raise
-    except HydraException as error:
-        raise ConfigError(f"{group}: {innermost(error)}") from error
-    except (ValueError, TypeError) as error:
+    except (HydraException, ValueError, TypeError) as error:
         raise ConfigError(f"{group}: {innermost(error)}") from error

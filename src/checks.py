@@ -4,6 +4,7 @@ from torch import nn
 
 from src.config import Config
 from src.config_errors import did_you_mean
+from src.datasets.device_samples import check_movable
 from src.datasets.reader import SegmentationDataset
 from src.errors import ConfigError
 from src.loop import Setup, score_tags
@@ -25,6 +26,16 @@ def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: Se
             f"a batch of one {height}x{width} image leaves BatchNorm a single value at the deepest level;"
             " use larger images or batches, fewer levels in model.channels, or loader.drop_last=true"
         )
+
+
+def check_cache(config: Config, data: SegmentationDataset) -> None:
+    """Refuses to make batches on the device where that cannot be done."""
+    if data.cache == "device":
+        check_movable(data.samples, data.augmentation)
+        if config.loader.num_workers:
+            raise ConfigError(
+                f"loader.num_workers={config.loader.num_workers}: dataset.cache=device makes batches on the device; use 0"
+            )
 
 
 def check_monitor(config: Config, setup: Setup) -> None:

@@ -65,6 +65,8 @@ def answer(task: Callable[[Any], int], check: Callable[[Any], None], config_name
         arguments = parse_arguments()
         if arguments.multirun:
             raise ConfigError("-m: only training is swept; give one value for each key")
+        if arguments.hydra_help or arguments.info or arguments.shell_completion or arguments.cfg not in (None, "job"):
+            raise ConfigError("no such flag here; allowed are --help, --cfg job and --resolve")
         composed, _ = compose_checked(config_name, arguments.overrides)
         written_yaml = OmegaConf.to_yaml(composed)
         config = fill_in(composed)
@@ -72,7 +74,6 @@ def answer(task: Callable[[Any], int], check: Callable[[Any], None], config_name
         if arguments.cfg:
             print(OmegaConf.to_yaml(composed) if arguments.resolve else written_yaml, end="")
             return
-        gc.enable()
         sys.exit(task(config))
 
 

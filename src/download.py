@@ -29,20 +29,24 @@ def download(url: str, root: Path, checksums: dict[str, str]) -> None:
     Raises:
         DataError: If something is there that is not this data, or the download is not what it should be.
     """
+    root = root.resolve()  # where a link leads to, so that the folder can be replaced
     if root.exists() and any(root.iterdir()):
         check_folder(root, checksums)
         print(f"{root}: is there already, all {len(checksums)} files as they should be")
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     archive = root.parent / f".{root.name}_{hashlib.sha256(url.encode()).hexdigest()[:8]}.tar.gz"
-    print(f"fetching {url}")
-    fetch_with_bar(url, archive)
+    if not archive.is_file():  # else an earlier call came so far
+        print(f"fetching {url}")
+        fetch_with_bar(url, archive)
     print(f"checking and unpacking {len(checksums)} files")
     try:
         with publishing(root) as partial:
             unpack(archive, checksums, "CamVid", partial)
-    finally:
+    except DataError:  # its content is wrong; whatever else happens, it need not be fetched again
         archive.unlink()
+        raise
+    archive.unlink()
     print(f"{root}: ready; train on it with `.venv/bin/python -m src.train dataset.root={root}`")
 
 

@@ -38,8 +38,7 @@ class CrossEntropy(nn.Module):
         self.ignore_index = ignore_index
         weight = None
         if class_weights == "median_frequency":
-            counted = np.arange(num_classes) != ignore_index
-            weight = median_frequency_weights(class_pixels[:num_classes] * counted, class_image_pixels[:num_classes])
+            weight = median_frequency_weights(class_pixels, class_image_pixels, num_classes, ignore_index)
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, logits: Float[Tensor, "batch classes h w"], masks: Integer[Tensor, "batch h w"]) -> Tensor:
@@ -55,10 +54,13 @@ class CrossEntropy(nn.Module):
         return total / pixel_weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def median_frequency_weights(class_pixels: np.ndarray, class_image_pixels: np.ndarray) -> Tensor:
-    """float32 [classes]; see `CrossEntropy`."""
-    present = class_pixels > 0
-    frequency = np.where(present, class_pixels, 1) / np.where(present, class_image_pixels, 1)
+def median_frequency_weights(
+    class_pixels: np.ndarray, class_image_pixels: np.ndarray, num_classes: int, ignore_index: int
+) -> Tensor:
+    """float32 [num_classes]; see `CrossEntropy`."""
+    pixels, image_pixels = class_pixels[:num_classes], class_image_pixels[:num_classes]
+    present = (pixels > 0) & (np.arange(num_classes) != ignore_index)
+    frequency = np.where(present, pixels, 1) / np.where(present, image_pixels, 1)
     median = np.median(frequency[present]) if present.any() else 0.0
     weights = np.where(present, median / frequency, 0.0)
     return torch.from_numpy(weights).float()

@@ -15,7 +15,7 @@ MOST_LINES = 250
 LAYERS = {
     0: {"train", "evaluate", "predict", "export", "doctor", "runs", "bench", "download"},  # entry points
     1: {"cli", "run_folder", "recorder", "checkpoint", "resume", "console", "studies", "gate_analysis", "diagnosis", "help"},
-    2: {"build", "checks", "targets"},
+    2: {"build", "checks", "loading", "targets"},
     3: {"loop", "clock"},
     4: {"state", "metrics"},
 }
@@ -97,6 +97,12 @@ def test_instantiate_is_called_in_one_place() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("instantiate", "call"):
                 callers.add(identify(file))
     assert callers == {"src/build.py"}
+
+
+def test_one_file_speaks_to_the_network() -> None:
+    network = {"urllib.request", "http.client", "http.server", "requests", "httpx", "aiohttp", "ftplib"}
+    assert [identify(file) for file in FILES if imported(file) & network] == ["src/datasets/fetching.py"]
+    assert [identify(file) for file in FILES if "src.datasets.fetching" in imported(file)] == ["src/download.py"]
 
 
 def test_recorder_and_figures_know_no_gates() -> None:

@@ -442,6 +442,21 @@ def test_check_raises_what_build_raises(config: Config, group: str, values: dict
 
 
 @pytest.mark.parametrize(
+    ("num_workers", "transform", "message"),
+    [(2, "HorizontalFlip", "loader.num_workers=2"), (0, "RandomBrightnessContrast", "RandomBrightnessContrast runs on the CPU")],
+)
+def test_what_the_device_cannot_hold_is_refused_before_a_sweep(
+    config: Config, num_workers: int, transform: str, message: str
+) -> None:
+    bad = with_node(config, "dataset", cache="device")
+    bad = with_node(bad, "augmentation", transforms=[{"_target_": f"albumentations.{transform}"}])
+    bad = dataclasses.replace(bad, loader=dataclasses.replace(bad.loader, num_workers=num_workers))
+    for make in (build, check):
+        with pytest.raises(ConfigError, match=message):
+            make(bad)
+
+
+@pytest.mark.parametrize(
     "loader",
     [{"batch_size": 13, "drop_last": True}, {"batch_size": 99, "drop_last": True}],
     ids=lambda loader: str(loader["batch_size"]),

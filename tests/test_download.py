@@ -1,5 +1,6 @@
 """`make data` against a server of its own: whole, broken off, changed and hostile."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -33,6 +34,7 @@ class Server(ThreadingHTTPServer):
     content = b""
     cut_after: tuple[int, ...] = ()  # bytes after which each of the first answers ends
     takes_ranges = True
+    refuses_ranges = False
     status = 200
 
     def __init__(self) -> None:
@@ -53,6 +55,9 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append(asked)
         if server.status != 200:
             self.send_error(server.status)
+            return
+        if server.refuses_ranges and asked:
+            self.send_error(416)
             return
         tag = f'"{hashlib.sha256(server.content).hexdigest()[:8]}"'
         start = 0
@@ -252,6 +257,57 @@ def test_a_bomb(server: Server, files: Files, tmp_path: Path, monkeypatch: pytes
     server.content = archive(files, entry("x/zeros", bytes(100_000_000)))
     assert len(server.content) < 200_000
     refused(server, files, tmp_path, "unpacks to more than 10,000,000 bytes")
+
+
+def test_a_bomb_in_a_header(server: Server, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "MAX_BYTES", 10_000_000)
+    bad, content = entry("x/file")
+    bad.pax_headers = {"comment": "0" * 50_000_000}
+    server.content = archive(files, (bad, content))
+    refused(server, files, tmp_path, "unpacks to more than 10,000,000 bytes")
+
+
+def test_a_header_that_makes_no_sense(server: Server, files: Files, tmp_path: Path) -> None:
+    bad, content = entry("x/file", b"abc")
+    bad.pax_headers = {"GNU.sparse.map": "x,y", "GNU.sparse.size": "q", "GNU.sparse.major": "1"}
+    server.content = archive(files, (bad, content))
+    refused(server, files, tmp_path, "cannot be unpacked")
+
+
+def test_an_empty_folder_behind_a_link(server: Server, files: Files, tmp_path: Path) -> None:
+    server.content = archive(files)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "camvid").symlink_to("disk")
+    download(server.url, tmp_path / "camvid", checksums(files))
+    assert (tmp_path / "camvid").is_symlink()
+    assert contents(tmp_path / "disk") == files
+
+
+def test_a_full_disk_keeps_the_download(server: Server, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.content = archive(files)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            download(server.url, tmp_path / "camvid", checksums(files))
+    assert not (tmp_path / "camvid").exists()
+    download(server.url, tmp_path / "camvid", checksums(files))
+    assert contents(tmp_path / "camvid") == files
+    assert len(server.asked) == 1
+
+
+def test_a_partial_download_that_the_server_does_not_continue(server: Server, files: Files, tmp_path: Path) -> None:
+    """It has shrunk meanwhile, and answers that the range asked for is none of its."""
+    server.content = archive(files)
+    server.cut_after = (len(server.content) - 10, *[0] * 4)
+    with pytest.raises(DataError, match="5 attempts failed"):
+        download(server.url, tmp_path / "camvid", checksums(files))
+    server.refuses_ranges = True
+    download(server.url, tmp_path / "camvid", checksums(files))
+    assert contents(tmp_path / "camvid") == files
 
 
 def test_a_download_without_end(server: Server, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

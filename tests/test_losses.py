@@ -110,18 +110,18 @@ def test_channels_last_logits_cost_the_same() -> None:
 
 def test_weights_of_a_hand_case() -> None:
     """Shares 0.5, 0.1 and 0.2 of the pixels of the images that hold them: the median is 0.2."""
-    weights = median_frequency_weights(np.array([50, 10, 10]), np.array([100, 100, 50]))
+    weights = median_frequency_weights(np.array([50, 10, 10]), np.array([100, 100, 50]), 3, 255)
     torch.testing.assert_close(weights, torch.tensor([0.4, 2.0, 1.0]))
     assert weights.dtype == torch.float32
 
 
 def test_the_median_of_an_even_number_lies_between() -> None:
-    weights = median_frequency_weights(np.array([50, 10]), np.array([100, 100]))
+    weights = median_frequency_weights(np.array([50, 10]), np.array([100, 100]), 2, 255)
     torch.testing.assert_close(weights, torch.tensor([0.6, 3.0]))
 
 
 def test_a_class_absent_in_training_has_weight_zero_and_no_part_in_the_median() -> None:
-    weights = median_frequency_weights(np.array([50, 0, 10, 10]), np.array([100, 0, 100, 50]))
+    weights = median_frequency_weights(np.array([50, 0, 10, 10]), np.array([100, 0, 100, 50]), 4, 255)
     torch.testing.assert_close(weights, torch.tensor([0.4, 0.0, 2.0, 1.0]))
 
 

@@ -8,6 +8,8 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from src.errors import ConfigError
+
 cv2.setNumThreads(0)  # samples are small and loader workers many: OpenCV's own threads only get in the way
 
 Sample = tuple[np.ndarray, np.ndarray]
@@ -52,6 +54,15 @@ class Augmentation:
             transform.set_random_state(generator, python_random)
 
 
+def check_augmented_size(shape: Sequence[int], image_size: Sequence[int] | None) -> None:
+    """Raises ConfigError if an augmented sample of this [height, width] is not of `dataset.image_size`."""
+    if image_size is not None and tuple(shape) != tuple(image_size):
+        raise ConfigError(
+            f"augmentation gave {shape[0]}x{shape[1]} where dataset.image_size is {image_size[0]}x{image_size[1]};"
+            " end its transforms at that size"
+        )
+
+
 def _walk(compose: A.BaseCompose) -> Iterator[A.BaseCompose | A.BasicTransform]:
     yield compose
     for transform in compose.transforms:
@@ -69,8 +80,9 @@ def resize(image: np.ndarray, mask: np.ndarray, size: Sequence[int] | None) -> S
     """
     if size is None or tuple(size) == mask.shape:
         return image, mask
-    width_height = (size[1], size[0])
-    return (
-        cv2.resize(image, width_height, interpolation=cv2.INTER_LINEAR),
-        cv2.resize(mask, width_height, interpolation=cv2.INTER_NEAREST_EXACT),
-    )
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), resize_mask(mask, size)
+
+
+def resize_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The mask at `size` (height, width), each pixel the nearest one at pixel centres."""
+    return cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)

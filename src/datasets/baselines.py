@@ -35,10 +35,17 @@ def majority_map_miou(
     train, val = stack(train_masks, "train_masks"), stack(val_masks, "val_masks")
     if train.shape[1:] != val.shape[1:]:
         raise ValueError(f"train masks are {train.shape[1:]}, val masks {val.shape[1:]}; a map by place needs one size")
-    counts = np.stack([(train == label).sum(axis=0) for label in range(num_classes) if label != ignore_index])
-    labels = np.array([label for label in range(num_classes) if label != ignore_index])
-    prediction = np.broadcast_to(labels[counts.argmax(axis=0)], val.shape)
+    prediction = np.broadcast_to(count_by_place(train, num_classes, ignore_index).argmax(axis=0), val.shape)
     return mean_iou(confusion(prediction, val, num_classes, ignore_index))
+
+
+def count_by_place(masks: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
+    """int64 [classes, height, width]: how many of the masks [n, height, width] show each class at each place."""
+    counts = np.zeros((num_classes + 1, *masks.shape[1:]), np.int64)  # the last is for what does not count
+    rows, columns = np.indices(masks.shape[1:])
+    for mask in masks:
+        counts[np.where(counted(mask, num_classes, ignore_index), mask, num_classes), rows, columns] += 1
+    return counts[:num_classes]
 
 
 def colour_and_row_miou(

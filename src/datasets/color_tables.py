@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from src.datasets.files import read_lines
 from src.datasets.label_sets import UNMERGED
 from src.datasets.label_tables import CAMVID32
 from src.datasets.labels import DESCRIBE
@@ -13,6 +14,8 @@ COLOR_TABLES = ("class_dict.csv", "label_colors.txt")
 
 def check_color_tables(root: Path, labels: str) -> None:
     """Raises DataError if a table of colours beside the data speaks of other classes than `labels` means."""
+    if labels == "index":  # no colour is read
+        return
     table = read_color_table(root)
     if labels == "camvid11" and any("class_11" in row for row in table):
         raise DataError(
@@ -34,12 +37,10 @@ def read_color_table(root: Path) -> list[dict[str, str]]:
     csv_file, text_file = (root / name for name in COLOR_TABLES)
     rows: list[dict[str, str]] = []
     if csv_file.is_file():
-        with csv_file.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+        rows = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in csv.DictReader(read_lines(csv_file))]
     elif text_file.is_file():
-        lines = text_file.read_text(encoding="utf-8").splitlines()
-        rows = [dict(zip(("r", "g", "b", "name"), line.split(), strict=False)) for line in lines if line.strip()]
+        rows = [dict(zip(("r", "g", "b", "name"), line.split(), strict=False)) for line in read_lines(text_file)]
     for row in rows:
-        if not {"name", "r", "g", "b"} <= row.keys() or not all(row[k].isdigit() for k in "rgb"):
+        if not {"name", "r", "g", "b"} <= row.keys() or not all(row[k].isdecimal() for k in "rgb"):
             raise DataError(f"{root}: a row of its colour table is {list(row.values())}; needed are a name and red, green, blue")
     return rows

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets.augmentation import Augmentation
+from src.datasets.augmentation import Augmentation, check_augmented_size
 from src.datasets.store import Samples
 from src.errors import ConfigError
 
@@ -20,7 +19,15 @@ Key = int | tuple[int, int]
 def unmovable(augmentation: Augmentation | None) -> list[str]:
     """Names of the transforms that cannot be done by moving whole pixels."""
     transforms = augmentation.compose.transforms if augmentation else []
-    return [type(t).__name__ for t in transforms if type(t).__name__ not in MOVES or not isinstance(t, A.BasicTransform)]
+    return [type(t).__name__ for t in transforms if type(t).__name__ not in MOVES or getattr(t, "pad_if_needed", False)]
+
+
+def check_movable(samples: Samples, augmentation: Augmentation | None) -> None:
+    """Raises ConfigError if sizes differ, or the augmentation does more than move whole pixels."""
+    if len(set(samples.facts.shapes)) > 1:
+        raise ConfigError("dataset.cache=device: the images have different sizes; set dataset.image_size, or use cache=disk")
+    if others := unmovable(augmentation):
+        raise ConfigError(f"dataset.cache=device: {', '.join(others)} runs on the CPU alone; use dataset.cache=disk")
 
 
 class DeviceSamples:
@@ -33,16 +40,13 @@ class DeviceSamples:
         image_size: What [height, width] batches must have; None: any.
 
     Raises:
-        ConfigError: If sizes differ, or the augmentation does more than move whole pixels.
+        ConfigError: See `check_movable`.
     """
 
     def __init__(
         self, samples: Samples, device: torch.device, augmentation: Augmentation | None, image_size: tuple[int, int] | None
     ) -> None:
-        if len(set(samples.facts.shapes)) > 1:
-            raise ConfigError("dataset.cache=device: the images have different sizes; set dataset.image_size, or use cache=disk")
-        if others := unmovable(augmentation):
-            raise ConfigError(f"dataset.cache=device: {', '.join(others)} runs on the CPU alone; use dataset.cache=disk")
+        check_movable(samples, augmentation)
         self.device = device
         self.image_size = image_size
         self.height, self.width = samples.facts.shapes[0]
@@ -60,11 +64,7 @@ class DeviceSamples:
             return self.images[chosen], self.masks[chosen]
         places = [self._places(augmentation, (seed, epoch, index)) for epoch, index in pairs]
         rows, columns = (np.stack(side) for side in zip(*places, strict=True))
-        if self.image_size is not None and (rows.shape[1], columns.shape[1]) != self.image_size:
-            raise ConfigError(
-                f"augmentation gave {rows.shape[1]}x{columns.shape[1]} where dataset.image_size is"
-                f" {self.image_size[0]}x{self.image_size[1]}; end its transforms at that size"
-            )
+        check_augmented_size((rows.shape[1], columns.shape[1]), self.image_size)
         chosen = self._send(indices)[:, None, None]
         row, column = self._send(rows)[:, :, None], self._send(columns)[:, None, :]
         return self.images[chosen, row, column], self.masks[chosen, row, column]
@@ -84,6 +84,4 @@ class DeviceSamples:
 
     def _send(self, numbers: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(numbers))
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)

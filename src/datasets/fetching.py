@@ -21,11 +21,11 @@ Progress = Callable[[int, int | None], None]  # bytes so far, and in all where t
 
 
 def fetch(url: str, file: Path, progress: Progress) -> None:
-    """Fetches `url` into `file`, which stays partial, and is continued by the next call, if the connection breaks for good.
+    """Fetches `url` into `file`, which appears whole; what came before a connection broke for good is kept for the next call.
 
     Args:
         url: http or https.
-        file: Where to; what it holds already is the download's beginning.
+        file: Where to. `<file>.part` holds what came so far.
         progress: Called after each block.
 
     Raises:
@@ -33,10 +33,12 @@ def fetch(url: str, file: Path, progress: Progress) -> None:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise DataError(f"{url}: not an address that can be fetched; allowed are http and https")
+    part = file.with_name(f"{file.name}.part")
     problem: Exception | None = None
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            fetch_rest(url, file, progress)
+            fetch_rest(url, part, progress)
+            part.rename(file)
             return
         except urllib.error.HTTPError as error:
             error.close()
@@ -48,6 +50,14 @@ def fetch(url: str, file: Path, progress: Progress) -> None:
         if attempt < ATTEMPTS:
             time.sleep(PAUSE * 2 ** (attempt - 1))
     raise DataError(f"{url}: {ATTEMPTS} attempts failed ({problem}); what has come is kept, run it again to go on")
+
+
+def read_block(response: http.client.HTTPResponse) -> bytes:
+    """The next bytes; any trouble of the network is a ConnectionError, which a full disk's OSError is not."""
+    try:
+        return response.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def fetch_rest(url: str, file: Path, progress: Progress) -> None:
@@ -73,9 +83,10 @@ def fetch_rest(url: str, file: Path, progress: Progress) -> None:
         if etag := response.headers.get("ETag"):
             tag_file.write_text(etag)
         with file.open("ab" if done else "wb") as target:
-            while block := response.read(BLOCK):
+            while block := read_block(response):
                 done += len(block)
                 if done > MAX_BYTES:
+                    file.unlink()
                     raise DataError(f"{url}: sends more than {MAX_BYTES:,} bytes; is it the right address?")
                 target.write(block)
                 progress(done, total)

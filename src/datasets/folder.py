@@ -7,6 +7,7 @@ from typing import Any
 from src.datasets.augmentation import Augmentation
 from src.datasets.files import Pair, Report, pair_files
 from src.datasets.label_sets import named_labels
+from src.datasets.layouts import SPLITS
 from src.datasets.reader import Cache, SegmentationDataset, Source
 from src.errors import ConfigError
 
@@ -57,6 +58,8 @@ class Folder(SegmentationDataset):
     ) -> Source:
         """Where the files are and what their masks mean; the arguments are those of the class."""
         for split, both in folders.items():
+            if split not in SPLITS:
+                raise ConfigError(f"dataset.folders.{split}: no such split; allowed are {', '.join(SPLITS)}")
             if len(both) != 2:
                 raise ConfigError(f"dataset.folders.{split}={both}; needed are [folder of images, folder of masks]")
 
@@ -64,4 +67,5 @@ class Folder(SegmentationDataset):
             images, masks = (Path(root) / folder for folder in folders[split])
             return pair_files(images, masks, mask_suffix, report)
 
-        return Source(Path(root), "folders", tuple(folders), pairs, named_labels(classes, void))
+        there = tuple(split for split in SPLITS if split in folders)
+        return Source(Path(root), "folders", there, pairs, named_labels(classes, void))

@@ -25,9 +25,9 @@ def camvid_labels(
 
     Args:
         labels: `camvid11`, the merge of the 32 classes, void 11; `camvid32`, the 31 classes and void 31; `index`, as stored.
-        codes: Names of the values in index masks, where the layout brings them; None: SegNet's ids.
+        codes: Names of the values in index masks; empty: masks show colours alone; None: SegNet's ids.
         num_classes: Channels of the logits; None: as many as classes.
-        class_names: Names of ids 0, 1, ..., for `index` alone; None: CamVid's.
+        class_names: Names of ids 0, 1, ..., for `index` alone; None: those of `codes`, or CamVid's.
         ignore_index: Id of void; None: 11 or 31, and 255 for `index`.
 
     Raises:
@@ -38,7 +38,7 @@ def camvid_labels(
     if labels not in LABELS:
         raise ConfigError(f"dataset.labels={labels}; allowed are {', '.join(LABELS)}")
     if labels == "index":
-        return _stored_ids(num_classes, class_names, ignore_index)
+        return _stored_ids(num_classes, class_names or (codes or ())[:num_classes] or None, ignore_index)
     if class_names is not None:
         raise ConfigError(f"dataset.class_names={list(class_names)}: allowed with dataset.labels=index alone")
     classes = CAMVID11 if labels == "camvid11" else tuple(LabelClass(c.name, c.color) for c in CAMVID32 if c.name != "Void")
@@ -52,7 +52,8 @@ def camvid_labels(
     colors = {c.color: raw_ids[c.name] for c in CAMVID32}
     if labels == "camvid11":
         colors |= {color: ids[name] for color, name in MERGED_COLORS.items()}
-    return LabelSet(classes, num_classes, ignore_index, _index_ids(labels, codes, raw_ids, ignore_index), colors)
+    index_ids = _index_ids(labels, codes, raw_ids, ignore_index)
+    return LabelSet(classes, num_classes, ignore_index, index_ids, colors, hint="see dataset.labels")
 
 
 def _index_ids(labels: str, codes: Sequence[str] | None, raw_ids: dict[str, int], ignore_index: int) -> dict[int, int]:
@@ -81,7 +82,8 @@ def _stored_ids(num_classes: int | None, names: Sequence[str] | None, ignore_ind
     else:
         classes = tuple(LabelClass(name, distinct_color(number)) for number, name in enumerate(names))
     stored = {value: value for value in [*range(num_classes), ignore_index]}
-    return LabelSet(classes, num_classes, ignore_index, stored)
+    hint = "see dataset.labels, dataset.num_classes and dataset.ignore_index"
+    return LabelSet(classes, num_classes, ignore_index, stored, hint=hint)
 
 
 def _check_ignored(ignore_index: int, ids: range) -> None:
@@ -93,7 +95,8 @@ def named_labels(classes: Mapping[str, Any], void: Any) -> LabelSet:
     """A label set written down: for each class the ids or colours by which masks show it.
 
     Args:
-        classes: Name to an id, a colour [red, green, blue], or a list of either; class i of the mapping gets id i.
+        classes: Name to an id, a colour [red, green, blue], or a list of either (three ids are written {ids: [7, 8, 9]});
+            class i of the mapping gets id i.
         void: The same for pixels that never count; None: there are none. Their id is 255.
 
     Raises:
@@ -102,6 +105,7 @@ def named_labels(classes: Mapping[str, Any], void: Any) -> LabelSet:
     index_ids: dict[int, int] = {}
     color_ids: dict[Color, int] = {}
     colors = []
+    triples = [f"{name}: {written}" for name, written in classes.items() if _is_color(written)]
     if not 2 <= len(classes) <= UNUSED:
         raise ConfigError(f"dataset.classes: {len(classes)} classes; allowed are 2 to {UNUSED}")
     for number, (name, written) in enumerate([*classes.items(), ("void", void)]):
@@ -113,13 +117,20 @@ def named_labels(classes: Mapping[str, Any], void: Any) -> LabelSet:
                 raise ConfigError(f"dataset.classes: {value} stands for two classes, {name} is one of them")
             table[value] = class_id
         colors.append(next((v for v in values if isinstance(v, tuple)), distinct_color(number)))
+    if triples and index_ids:
+        raise ConfigError(
+            f"dataset.classes.{triples[0]}: a colour, or three ids? Others have ids. Write [[red,green,blue]] or {{ids: [7,8,9]}}"
+        )
     named = tuple(LabelClass(name, color) for name, color in zip(classes, colors, strict=False))
-    return LabelSet(named, len(classes), UNUSED, index_ids, color_ids)
+    return LabelSet(named, len(classes), UNUSED, index_ids, color_ids, hint="see dataset.classes and dataset.void")
 
 
 def _values(name: str, written: Any) -> list[int | Color]:
     """The ids and colours of one class; three numbers from 0 to 255 are a colour."""
-    items = written if isinstance(written, list) and not _is_color(written) else [written]
+    if isinstance(written, dict) and list(written) == ["ids"] and isinstance(written["ids"], list):
+        items = written["ids"]
+    else:
+        items = written if isinstance(written, list) and not _is_color(written) else [written]
     values: list[int | Color] = []
     for item in items:
         if _is_color(item):

@@ -71,8 +71,6 @@ CAMVID32 = (
     RawClass("Wall", (64, 192, 0), "Building"),
 )
 
-VOID = 11  # the id of unlabelled pixels in SegNet's masks
-VOID_COLOR = (0, 0, 0)
 UNUSED = 255  # an id that no CamVid mask holds: what the original script ignored
 
 # Colours of masks that were painted after the merge: SegNet's own pavement, and lane marks that it lists beside the road.

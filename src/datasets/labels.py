@@ -27,6 +27,7 @@ class LabelSet:
         ignore_index: Id of pixels that count neither in the loss nor in a score.
         index_ids: Stored value of an index mask to id; other values are refused.
         color_ids: Stored colour of a colour mask to id; other colours are void below a tolerance, else refused.
+        hint: What errors advise.
     """
 
     classes: tuple[LabelClass, ...]
@@ -34,9 +35,10 @@ class LabelSet:
     ignore_index: int
     index_ids: Mapping[int, int] = field(default_factory=dict)
     color_ids: Mapping[Color, int] = field(default_factory=dict)
+    hint: str = ""
 
-    def decode(self, stored: np.ndarray, file: Path) -> tuple[np.ndarray, int]:
-        """Class ids uint8 [height, width] of a mask as stored, and how many of its pixels had a colour of no class.
+    def decode(self, stored: np.ndarray, file: Path) -> tuple[np.ndarray, dict[Color, int]]:
+        """Class ids uint8 [height, width] of a mask as stored, and the colours of no class that it had, with their pixels.
 
         Args:
             stored: Integers [height, width], or colours uint8 [height, width, 3].
@@ -45,11 +47,27 @@ class LabelSet:
         Raises:
             DataError: If a value is no class, or too many pixels have a colour of none.
         """
-        return self._decode_colors(stored, file) if stored.ndim == 3 else (self._decode_index(stored, file), 0)
+        return self._decode_colors(stored, file) if stored.ndim == 3 else (self._decode_index(stored, file), {})
+
+    def check_split(self, id_pixels: np.ndarray, name: str, root: Path) -> None:
+        """Raises DataError for a split that nothing can be learnt from, or scored on.
+
+        Args:
+            id_pixels: How many of its pixels have each id; 256 numbers.
+            name: The split's.
+            root: Where it lies.
+        """
+        if not id_pixels[: len(self.classes)].any():
+            raise DataError(f"{root}: no mask of {name} has a pixel that counts; {self.hint}")
+        if name == "train" and self.ignore_index == 255 and np.flatnonzero(id_pixels).tolist() == [0, 255]:
+            raise DataError(
+                f"{root}: the masks of {name} show {self.classes[0].name} and void (255) alone. If 255 is a class, name it,"
+                f" classes: {{background: 0, object: 255}}, {DESCRIBE}"
+            )
 
     def _decode_index(self, stored: np.ndarray, file: Path) -> np.ndarray:
         if not self.index_ids:
-            raise DataError(f"{file}: an index mask, where colours are asked for; see dataset.labels")
+            raise DataError(f"{file}: an index mask, where colours are asked for; {self.hint}")
         last = len(self._index_table) - 1
         ids = self._index_table[stored if stored.max() <= last else np.minimum(stored.astype(np.int64), last)]
         if (ids == NO_CLASS).any():
@@ -62,28 +80,25 @@ class LabelSet:
         line = f"{file}: {listed} is no class; allowed are {self._allowed}"
         if there <= {0, 255}:
             return f"{line}. The mask is binary: name its values, classes: {{background: 0, object: 255}}, {DESCRIBE}"
-        return f"{line}; see dataset.labels, dataset.num_classes and dataset.ignore_index"
+        return f"{line}; {self.hint}"
 
-    def _decode_colors(self, stored: np.ndarray, file: Path) -> tuple[np.ndarray, int]:
+    def _decode_colors(self, stored: np.ndarray, file: Path) -> tuple[np.ndarray, dict[Color, int]]:
         if not self.color_ids:
-            raise DataError(
-                f"{file}: a colour mask, where stored ids are asked for; use dataset.labels=camvid11, or name the"
-                f" colour of each class {DESCRIBE}"
-            )
+            raise DataError(f"{file}: a colour mask, where stored ids are asked for; {self.hint}, or name its colours {DESCRIBE}")
         packed = _pack(stored)
         ids = self._color_table[packed]
         unknown = ids == NO_CLASS
-        count = int(np.count_nonzero(unknown))
+        colors, counts = np.unique(packed[unknown], return_counts=True)
+        strange = {_unpack(int(colors[i])): int(counts[i]) for i in np.argsort(-counts, kind="stable")}
+        count = sum(strange.values())
         if count > UNKNOWN_SHARE * unknown.size:
-            colors, counts = np.unique(packed[unknown], return_counts=True)
-            most = np.argsort(-counts, kind="stable")[:MAX_NAMED]
-            listed = ", ".join(f"{_unpack(int(colors[i]))} on {counts[i]} pixels" for i in most)
+            listed = ", ".join(f"{color} on {number} pixels" for color, number in list(strange.items())[:MAX_NAMED])
             raise DataError(
                 f"{file}: {count} pixels ({count / unknown.size:.1%}) have a colour of no class, such as {listed};"
-                f" {UNKNOWN_SHARE:.1%} are taken as void. Is it saved without loss, and do its colours fit dataset.labels?"
+                f" {UNKNOWN_SHARE:.1%} are taken as void. Is it saved without loss, and are these its colours ({self.hint})?"
             )
         ids[unknown] = self.ignore_index
-        return ids.astype(np.uint8), count
+        return ids.astype(np.uint8), strange
 
     @property
     def _allowed(self) -> str:

@@ -1,14 +1,16 @@
 """How CamVid lies on disk, recognised by what is there."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datasets.files import Pair, Report, by_stem, list_images, pair_files
+from src.datasets.files import Pair, Report, by_stem, pair_files, read_lines, stem_of
 from src.errors import DataError
 
 SPLITS = ("train", "val", "test")
+PATHS = re.compile(r"[^\s,].*?\.(?:png|jpe?g)(?=[\s,]|$)", re.IGNORECASE)
 CHECKSUMS = Path(__file__).with_name("camvid_png.sha256")  # of the SegNet release: `<sha256>  <split>/<name>.png`
 
 
@@ -20,7 +22,7 @@ class Layout(NamedTuple):
         looks_like: The files and folders that it is recognised by.
         splits: Those that it has.
         pairs: The pairs of a split, in the order of the images' names; tells a `Report` what is wrong.
-        codes: Names of the values in index masks; None: SegNet's ids.
+        codes: Names of the values in index masks; empty: masks show colours alone; None: SegNet's ids.
     """
 
     name: str
@@ -50,9 +52,7 @@ def find_layout(root: Path, name: str | None = None) -> Layout:
 
 def _nothing_found(root: Path, name: str | None) -> str:
     wanted = f"no CamVid in the layout {name}" if name else "no CamVid"
-    inside = (
-        sorted(f for f in root.iterdir() if f.is_dir() and any(find(f) for find in FINDERS.values())) if root.is_dir() else []
-    )
+    inside = sorted(f for f in root.iterdir() if looks_like_camvid(f)) if root.is_dir() else []
     if inside:
         return f"{root.absolute()}: {wanted} here, but in {inside[0].name}; use dataset.root={inside[0]}"
     known = "; ".join(f"{name}: {hint}" for name, hint in HINTS.items())
@@ -61,6 +61,14 @@ def _nothing_found(root: Path, name: str | None) -> str:
         " give its folder with dataset.root=FOLDER, fetch it with `make data`, or train on the embedded data set with"
         " dataset=streets"
     )
+
+
+def looks_like_camvid(folder: Path) -> bool:
+    """Whether a layout is there that can be looked into."""
+    try:
+        return any(find(folder) for find in FINDERS.values())
+    except (OSError, DataError):  # a folder of somebody else's, or a broken one: not worth pointing at
+        return False
 
 
 def _folders(root: Path, name: str, folders: dict[str, tuple[str, str]], suffix: str = "", list_of: str = "") -> Layout | None:
@@ -93,8 +101,9 @@ def find_original_script(root: Path) -> Layout | None:
 def find_kaggle(root: Path) -> Layout | None:
     """Kaggle and Semantic-Segmentation-Suite: train/, train_labels/ with X_L.png, ..., class_dict.csv."""
     labels = root / "train_labels"
-    suffix = "_L" if labels.is_dir() and any(file.stem.endswith("_L") for file in list_images(labels)) else ""
-    return _folders(root, "kaggle", {split: (split, f"{split}_labels") for split in SPLITS}, suffix)
+    suffix = "_L" if labels.is_dir() and any(file.stem.endswith("_L") for file in labels.iterdir()) else ""
+    layout = _folders(root, "kaggle", {split: (split, f"{split}_labels") for split in SPLITS}, suffix)
+    return layout and layout._replace(codes=())
 
 
 def find_cambridge(root: Path) -> Layout | None:
@@ -102,7 +111,8 @@ def find_cambridge(root: Path) -> Layout | None:
     images, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
     if not (images.is_dir() and masks.is_dir()):
         return None
-    return Layout("cambridge", f"{images.name}/, {masks.name}/", SPLITS, functools.partial(segnet_split, images, masks, "_L"))
+    pairs = functools.partial(segnet_split, images, masks, "_L")
+    return Layout("cambridge", f"{images.name}/, {masks.name}/", SPLITS, pairs, codes=())
 
 
 def find_fastai(root: Path) -> Layout | None:
@@ -114,16 +124,18 @@ def find_fastai(root: Path) -> Layout | None:
     images, masks, codes = root / "images", root / "labels", root / "codes.txt"
     if not (images.is_dir() and masks.is_dir() and codes.is_file()):
         return None
-    names = tuple(line.strip() for line in codes.read_text(encoding="utf-8").splitlines() if line.strip())
     looks_like = f"{images.name}/, {masks.name}/, {codes.name}"
-    return Layout("fastai", looks_like, SPLITS, functools.partial(segnet_split, images, masks, "_P"), names)
+    return Layout("fastai", looks_like, SPLITS, functools.partial(segnet_split, images, masks, "_P"), tuple(read_lines(codes)))
 
 
 def find_lists(root: Path) -> Layout | None:
     """PIDNet's and PaddleSeg's: images/, labels/ or annot/, and lists (train.txt or train.lst) of `image mask` lines."""
-    lists = {split: file for split in SPLITS for suffix in (".txt", ".lst") if (file := root / f"{split}{suffix}").is_file()}
+    files = [root / f"{split}{suffix}" for split in SPLITS for suffix in (".txt", ".lst")]
+    lists = {file.stem: file for file in files if file.is_file()}
     if "train" not in lists or not (root / "images").is_dir():
         return None
+    if len({file.suffix for file in lists.values()}) > 1 or sum(file.is_file() for file in files) > len(lists):
+        raise DataError(f"{root}: holds lists of both kinds, .txt and .lst; keep one kind")
     return Layout(
         "lists", f"images/, {lists['train'].name}", tuple(lists), lambda split, report: listed_pairs(root, lists[split], report)
     )
@@ -159,12 +171,11 @@ def segnet_split(images: Path, masks: Path, suffix: str, split: str, report: Rep
     """The pairs of two folders that SegNet put into this split; a frame that is not CamVid's is reported."""
     splits = segnet_splits()
     pairs = pair_files(images, masks, suffix, report)
-    for pair in pairs:
-        if pair.image.stem not in splits:
-            report(f"{pair.image}: no frame of CamVid has this name, so its split is not known; take it away")
+    if strange := [pair.image for pair in pairs if pair.image.stem not in splits]:
+        report(strange, "no frame of CamVid has this name, so its split is not known; take it away")
     chosen = [pair for pair in pairs if splits.get(pair.image.stem) == split]
     if not chosen:
-        report(f"{images}: none of SegNet's {split} frames is here")
+        report([images], f"none of SegNet's {split} frames is here")
     return chosen
 
 
@@ -172,37 +183,36 @@ def compare_with_list(file: Path, images: Path, pairs: list[Pair], report: Repor
     """Reports a list that names other images than the folder beside it holds; there need not be a list."""
     if not file.is_file():
         return
-    listed = {Path(words[0]).stem for words in list_lines(file)}
-    there = {pair.image.stem for pair in pairs}
-    if missing := sorted(listed - there):
-        report(f"{file}: lists {missing[0]}, which is not in {images}; mend the list, or remove it")
-    if extra := sorted(there - listed):
-        report(f"{file}: does not list {extra[0]}, which is in {images}; mend the list, or remove it")
+    listed = {stem_of(words[0]) for words in list_lines(file)}
+    there = {stem_of(pair.image.name) for pair in pairs}
+    for missing in sorted(listed - there):
+        report([file], f"lists {missing}, which is not in {images}; mend the list, or remove it")
+    for extra in sorted(there - listed):
+        report([file], f"does not list {extra}, which is in {images}; mend the list, or remove it")
 
 
 def listed_pairs(root: Path, file: Path, report: Report) -> list[Pair]:
     """The pairs that a list names, in the order of the images' names; a line may name the image alone."""
     lines = list_lines(file)
-    masks = _masks_beside(root) if any(len(words) == 1 for words in lines) else {}
-    pairs: dict[str, Pair] = {}
+    masks = _masks_beside(root, report) if any(len(words) == 1 for words in lines) else {}
+    pairs: dict[Path, Pair] = {}
     for words in lines:
         image = _under(root, words[0])
-        mask = _under(root, words[1]) if len(words) > 1 else masks.get(Path(words[0]).stem)
+        mask = _under(root, words[1]) if len(words) > 1 else masks.get(stem_of(words[0]))
         if image is None or mask is None:
-            report(f"{file}: lists {' '.join(words)}, which is not all under {root}; put it there, or mend the list")
-        elif image.stem in pairs:
-            report(f"{file}: lists {image.stem} twice; keep one line")
+            report([file], f"lists {' '.join(words)}, which is not all under {root}; put it there, or mend the list")
+        elif image in pairs:
+            report([file], f"lists {image.relative_to(root)} twice; keep one line")
         else:
-            pairs[image.stem] = Pair(image, mask)
+            pairs[image] = Pair(image, mask)
     if not pairs:
-        report(f"{file}: lists no image; each line names an image and its mask")
+        report([file], "lists no image; each line names an image and its mask")
     return sorted(pairs.values(), key=lambda pair: pair.image.name)
 
 
 def list_lines(file: Path) -> list[list[str]]:
-    """The words of each line; a comma separates as a space does where no path holds a space."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [line.replace(",", " ").split() for line in lines if line.strip()]
+    """The paths on each line, which may hold spaces if they end with the suffix of an image."""
+    return [PATHS.findall(line) or line.replace(",", " ").split() for line in read_lines(file)]
 
 
 def _under(root: Path, written: str) -> Path | None:
@@ -212,5 +222,8 @@ def _under(root: Path, written: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _masks_beside(root: Path) -> dict[str, Path]:
-    return next((by_stem(root / folder) for folder in ("labels", "annot") if (root / folder).is_dir()), {})
+def _masks_beside(root: Path, report: Report) -> dict[str, Path]:
+    folders = [folder for name in ("labels", "annot") if (folder := root / name).is_dir()]
+    if len(folders) > 1:
+        report(folders, "the lists name images alone, and masks could be in either; name the masks too, or keep one")
+    return by_stem(folders[0], "", report) if folders else {}

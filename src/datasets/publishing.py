@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all."""
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +21,8 @@ def publishing(final: Path) -> Iterator[Path]:
         partial.chmod(0o755)  # mkdtemp gives its folders to the owner alone
         try:
             partial.rename(final)
-        except OSError:
-            # A rename onto a folder that is not empty fails on Linux and macOS alike: the other writer won.
-            if not final.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # which say that the other writer won
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The reader that every data set of this tree shares: files of one split, as samples."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,16 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datasets.augmentation import Augmentation, Sample, resize
-from src.datasets.device_samples import DeviceSamples
+from src.datasets.augmentation import Augmentation, Sample, check_augmented_size, resize
+from src.datasets.device_samples import DeviceSamples, Key
 from src.datasets.files import Pair, Report, read_pair, refuse
 from src.datasets.labels import LabelSet
-from src.datasets.store import Decoded, Samples, read_into_memory, read_through_disk, store_key
+from src.datasets.store import Decoded, Samples, read_facts, read_into_memory, read_through_disk, store_key
 from src.errors import ConfigError, DataError
 
 Cache = Literal["auto", "disk", "memory", "device", "none"]
 CACHE_HOME = Path("data/cache")
-Key = int | tuple[int, int]
 
 
 class Source(NamedTuple):
@@ -79,7 +79,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.pairs = source.pairs(split, refuse)
         self.labels = source.labels
         self.split = split
-        self.image_size = _check_size(image_size)
+        self.image_size = check_image_size(image_size)
         self.cache = cache
         self.augmentation = augmentation
         self.seed = seed
@@ -88,8 +88,8 @@ class SegmentationDataset(Dataset[Sample]):
         facts = self.samples.facts
         self.class_pixels = np.array(facts.class_pixels, np.int64)
         self.class_image_pixels = np.array(facts.class_image_pixels, np.int64)
-        self.class_images = np.array(facts.class_images, np.int64)
         self._check_one_size()
+        self.labels.check_split(self.class_pixels, split, source.root)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -101,19 +101,16 @@ class SegmentationDataset(Dataset[Sample]):
         if self.augmentation is None:
             return image, mask
         image, mask = self.augmentation(image, mask, (self.seed, epoch, index))
-        if self.image_size is not None and mask.shape != self.image_size:
-            raise ConfigError(
-                f"augmentation gave {mask.shape[0]}x{mask.shape[1]} where dataset.image_size is"
-                f" {self.image_size[0]}x{self.image_size[1]}; end its transforms at that size"
-            )
+        check_augmented_size(mask.shape, self.image_size)
         return image, mask
 
     def plain(self, index: int) -> Sample:
         """The sample without augmentation; not to be written to."""
-        if self.cache != "none":
+        if self.samples.are_kept:
             return self.samples[index]
-        read = self._read(self.pairs[index])
-        return read.image, read.mask
+        image, stored = read_pair(self.pairs[index])
+        mask, _ = self.labels.decode(stored.pixels, self.pairs[index].mask)
+        return resize(image.pixels, mask, self._kept_size)
 
     def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """A batch of samples: uint8 tensors [batch, height, width, 3] and [batch, height, width]."""
@@ -150,7 +147,8 @@ class SegmentationDataset(Dataset[Sample]):
     @property
     def notes(self) -> list[str]:
         """What a person should know of the files: a line for each kind of oddity."""
-        return [f"{files} files have {note} ({pixels} pixels)" for note, (files, pixels) in self.samples.facts.notes.items()]
+        noted = self.samples.facts.notes.items()
+        return [f"{files} files have {note} ({pixels} pixels), such as {example}" for note, (files, pixels, example) in noted]
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -173,30 +171,36 @@ class SegmentationDataset(Dataset[Sample]):
 
     def _read_samples(self) -> Samples:
         title = f"reading {self.split}"
-        if self.cache in ("memory", "none"):
-            samples = read_into_memory(self._read, self.pairs, title)
-            return Samples(samples.pixels[:0], samples.facts) if self.cache == "none" else samples
-        size = self.image_size if self._resize_once else None
+        if self.cache == "none":
+            return read_facts(self._read, self.pairs, title)
+        if self.cache == "memory":
+            return read_into_memory(self._read, self.pairs, title)
+        size = self._kept_size
         key = store_key(self.pairs, size, sorted(self.labels.index_ids.items()), sorted(self.labels.color_ids.items()))
         shown_size = f"{size[0]}x{size[1]}" if size else "native"
-        return read_through_disk(self._read, self.pairs, title, CACHE_HOME / f"{self.split}_{shown_size}_{key}")
+        samples = read_through_disk(self._read, self.pairs, title, CACHE_HOME / f"{self.split}_{shown_size}_{key}")
+        if self.cache == "device" and not samples.are_kept:
+            return read_into_memory(self._read, self.pairs, title)
+        return samples
 
     @property
-    def _resize_once(self) -> bool:
-        """Whether the resize comes before what is random."""
-        return self.augmentation is None or not self.augmentation.from_native
+    def _kept_size(self) -> tuple[int, int] | None:
+        """The size of samples before what is random; None: their own."""
+        return None if self.augmentation is not None and self.augmentation.from_native else self.image_size
 
     def _read(self, pair: Pair) -> Decoded:
         image, stored = read_pair(pair)
         mask, strange = self.labels.decode(stored.pixels, pair.mask)
         image_digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
-        digest = hashlib.sha256(f"{pair.image.stem}{image_digest}".encode() + mask.tobytes()).hexdigest()
-        notes = {"transparent pixels, shown opaque": image.transparent, "colours of no class, taken as void": strange}
+        name = os.fsencode(pair.image.stem) + image_digest.encode()
+        digest = hashlib.sha256(name + mask.tobytes()).hexdigest()
         counts = np.bincount(mask.ravel(), minlength=256)
-        size = self.image_size if self._resize_once else None
-        return Decoded(
-            *resize(image.pixels, mask, size), counts, image_digest, digest, {note: n for note, n in notes.items() if n}
-        )
+        notes = {}
+        if image.transparent:
+            notes["transparent pixels, shown opaque"] = (image.transparent, str(pair.image))
+        if strange:
+            notes["colours of no class, taken as void"] = (sum(strange.values()), f"{next(iter(strange))} in {pair.mask}")
+        return Decoded(*resize(image.pixels, mask, self._kept_size), counts, image_digest, digest, notes)
 
     def _check_one_size(self) -> None:
         shapes = self.samples.facts.shapes
@@ -208,7 +212,8 @@ class SegmentationDataset(Dataset[Sample]):
                 )
 
 
-def _check_size(size: Sequence[int] | None) -> tuple[int, int] | None:
+def check_image_size(size: Sequence[int] | None) -> tuple[int, int] | None:
+    """`dataset.image_size` as [height, width]; raises ConfigError if it is neither that nor null."""
     if size is None:
         return None
     if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
@@ -225,13 +230,3 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """See `SegmentationDataset.batch`."""
         return self.data.batch(keys)
-
-
-def refuse_shared_images(*splits: SegmentationDataset) -> None:
-    """Raises DataError if the same picture is in two splits, under whatever name: scores on it would say nothing."""
-    seen: dict[str, tuple[str, Path]] = {}
-    for data in splits:
-        for pair, digest in zip(data.pairs, data.samples.facts.image_digests, strict=True):
-            split, file = seen.setdefault(digest, (data.split, pair.image))
-            if split != data.split:
-                raise DataError(f"{pair.image} of {data.split} is the same picture as {file} of {split}; take one away")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -21,11 +21,13 @@ from src.datasets.augmentation import Sample
 from src.datasets.files import Pair
 from src.datasets.publishing import publishing
 from src.datasets.threads import in_threads
+from src.errors import UserError
 
 LOGGER = logging.getLogger("src")
-FORMAT = 1  # goes up when the file's layout or anything that decides its pixels changes
+FORMAT = 1  # in the name of each file; goes up when its layout or anything that decides its pixels changes
 CHANNELS = 4  # red, green, blue, class id: an image's bytes are followed by its mask's
 PIXELS, HEADER = "pixels.bin", "header.json"
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what opening a file of another content ends in
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Decoded:
         id_pixels: int64 [256], how many pixels of the mask as stored have each id.
         image_digest: Of the image's pixels as stored.
         digest: Of name, image and mask.
-        notes: What a person should know, such as `transparent pixels`, and on how many pixels.
+        notes: What a person should know, such as `transparent pixels`, on how many pixels, and an example.
     """
 
     image: np.ndarray
@@ -46,7 +48,7 @@ class Decoded:
     id_pixels: np.ndarray
     image_digest: str
     digest: str
-    notes: dict[str, int]
+    notes: dict[str, tuple[int, str]]
 
 
 @dataclass
@@ -57,33 +59,32 @@ class Facts:
         shapes: [height, width] of each sample.
         class_pixels: How many pixels of the split have each id, as stored; 256 numbers.
         class_image_pixels: How many pixels the images that contain an id have; 256 numbers.
-        class_images: How many images contain each id; 256 numbers.
         image_digests: Of each image's pixels as stored.
         fingerprint: Short hash of the names and pixels of all files, before any resizing.
-        notes: What a person should know, and in how many files and pixels.
+        notes: What a person should know, in how many files and pixels, and the first example.
     """
 
     shapes: list[tuple[int, int]] = field(default_factory=list)
     class_pixels: list[int] = field(default_factory=list)
     class_image_pixels: list[int] = field(default_factory=list)
-    class_images: list[int] = field(default_factory=list)
     image_digests: list[str] = field(default_factory=list)
     fingerprint: str = ""
-    notes: dict[str, list[int]] = field(default_factory=dict)
+    notes: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Samples:
     """Samples in one flat array of bytes; what is read from it must not be written to.
 
     Args:
-        pixels: uint8, one sample after another.
+        pixels: uint8, one sample after another; None: only the facts are kept.
         facts: Their shapes and more.
         file: Where `pixels` is mapped from; None: it is in memory.
     """
 
-    def __init__(self, pixels: np.ndarray, facts: Facts, file: Path | None = None) -> None:
-        self.pixels = pixels.view()
+    def __init__(self, pixels: np.ndarray | None, facts: Facts, file: Path | None = None) -> None:
+        self.pixels = np.empty(0, np.uint8) if pixels is None else pixels.view()
         self.pixels.flags.writeable = False
+        self.are_kept = pixels is not None
         self.facts = facts
         self.file = file
         sizes = [height * width * CHANNELS for height, width in facts.shapes]
@@ -116,34 +117,42 @@ class Samples:
 def read_into_memory(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> Samples:
     """All samples in this process's memory, for its loader workers too."""
     pixels = bytearray()
-    facts = _decode_all(decode, pairs, title, lambda block: pixels.extend(block))
+    facts = _decode_all(decode, pairs, title, pixels.extend)
     return Samples(np.frombuffer(pixels, np.uint8), facts)
 
 
+def read_facts(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> Samples:
+    """What is known of the samples, which are not kept."""
+    return Samples(None, _decode_all(decode, pairs, title, lambda _: None))
+
+
 def read_through_disk(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str, folder: Path) -> Samples:
-    """All samples in a file under `folder`, made if it is not there or damaged; in memory, saying so, if it cannot be made.
+    """All samples in a file under `folder`, made if it is not there or damaged; not kept, saying so, if it cannot be made.
 
     The folder's name holds a hash of all that decides the pixels, so that it is never out of date. It appears whole or not at
     all, so that of two processes that make it at once both have a whole one.
     """
-    if folder.is_dir():
-        try:
-            return open_samples(folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            LOGGER.warning("%s: damaged (%s); made again", folder, error)
-            _remove(folder)
     try:
+        if folder.is_dir():
+            try:
+                return open_samples(folder)
+            except DAMAGED as error:
+                LOGGER.warning("%s: damaged (%s); made again", folder, error)
+                _remove(folder)
         with publishing(folder) as partial:
             with (partial / PIXELS).open("wb") as file:
-                facts = _write(file, decode, pairs, title)
-            (partial / HEADER).write_text(json.dumps(facts))
+                header = _write(file, decode, pairs, title)
+            (partial / HEADER).write_text(json.dumps(header))
         return open_samples(folder)
-    except OSError as error:
-        LOGGER.warning("%s: cannot be made (%s); the images are kept in memory instead", folder, error.strerror or error)
-        return read_into_memory(decode, pairs, title)
+    except UserError:  # an image is wrong, not the disk
+        raise
+    except DAMAGED as error:
+        LOGGER.warning("%s: cannot be made (%s); each image is decoded each time instead", folder, error)
+        return read_facts(decode, pairs, title)
 
 
 def _write(file: BinaryIO, decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> dict[str, Any]:
+    """Writes the pixels and gives the header."""
     checksum = 0
 
     def append(block: bytes) -> None:
@@ -151,50 +160,47 @@ def _write(file: BinaryIO, decode: Callable[[Pair], Decoded], pairs: Sequence[Pa
         checksum = zlib.crc32(block, checksum)
         file.write(block)
 
-    facts = _decode_all(decode, pairs, title, append)
+    facts = json.dumps(asdict(_decode_all(decode, pairs, title, append)))
     file.flush()
     os.fsync(file.fileno())
-    return {"format": FORMAT, "crc32": checksum, "facts": asdict(facts)}
+    return {"crc32": zlib.crc32(facts.encode(), checksum), "facts": facts}
 
 
 def open_samples(folder: Path) -> Samples:
     """What was written, mapped and checked; raises ValueError, KeyError, TypeError or OSError if it is not whole."""
     header = json.loads((folder / HEADER).read_text())
-    shapes = [(height, width) for height, width in header["facts"]["shapes"]]  # JSON has no tuples
-    facts = Facts(**header["facts"] | {"shapes": shapes})
-    samples = Samples(np.memmap(folder / PIXELS, np.uint8, mode="r"), facts, folder / PIXELS)
-    if header["format"] != FORMAT or samples.offsets[-1] != len(samples.pixels):
-        raise ValueError(f"{len(samples.pixels)} bytes instead of {samples.offsets[-1]}")
-    if zlib.crc32(samples.pixels.data) != header["crc32"]:
+    pixels = np.memmap(folder / PIXELS, np.uint8, mode="r")
+    if zlib.crc32(header["facts"].encode(), zlib.crc32(pixels.data)) != header["crc32"]:
         raise ValueError("its checksum is another")
-    return samples
+    facts = json.loads(header["facts"])
+    shapes = [(height, width) for height, width in facts["shapes"]]  # JSON has no tuples
+    return Samples(pixels, Facts(**facts | {"shapes": shapes}), folder / PIXELS)
 
 
 def _remove(folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.damaged_{os.getpid()}")
-    folder.rename(aside)  # in one step; who reads it goes on reading what was there
+    with contextlib.suppress(FileNotFoundError):  # another process was quicker
+        folder.rename(aside)  # in one step; who reads it goes on reading what was there
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _decode_all(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str, append: Callable[[bytes], object]) -> Facts:
     """Decodes in several threads and hands the bytes over in the order of the pairs."""
-    facts, digests, notes = Facts(), [], Counter[str]()
-    files_noted = Counter[str]()
-    totals = np.zeros((3, 256), np.int64)
+    facts, digests = Facts(), []
+    totals = np.zeros((2, 256), np.int64)
     for decoded in in_threads(decode, pairs, title):
         append(decoded.image.tobytes())
         append(decoded.mask.tobytes())
         height, width = decoded.mask.shape
         facts.shapes.append((height, width))
-        there = decoded.id_pixels > 0
-        totals += np.stack([decoded.id_pixels, there * decoded.id_pixels.sum(), there])
+        totals += np.stack([decoded.id_pixels, (decoded.id_pixels > 0) * decoded.id_pixels.sum()])
         facts.image_digests.append(decoded.image_digest)
         digests.append(decoded.digest)
-        notes.update(decoded.notes)
-        files_noted.update(decoded.notes.keys())
-    facts.class_pixels, facts.class_image_pixels, facts.class_images = totals.tolist()
+        for note, (pixels, example) in decoded.notes.items():
+            noted = facts.notes.setdefault(note, [0, 0, example])
+            noted[0], noted[1] = noted[0] + 1, noted[1] + pixels
+    facts.class_pixels, facts.class_image_pixels = totals.tolist()
     facts.fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-    facts.notes = {note: [files_noted[note], pixels] for note, pixels in notes.items()}
     return facts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from src.errors import DataError
 
 MAX_ENTRIES = 50_000
-MAX_BYTES = 4_000_000_000  # of the archive, unpacked
+MAX_BYTES = 1_000_000_000  # of the archive, unpacked
 MAX_FILE_BYTES = 10_000_000
 
 
@@ -51,7 +51,9 @@ def unpack(archive: Path, checksums: dict[str, str], inside: str, target: Path) 
                 name = place(archive, member, inside)
                 if name in missing:
                     write_checked(archive, tar, member, missing.pop(name), target / name)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except DataError:
+        raise
+    except (gzip.BadGzipFile, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); run this again to fetch it anew") from error
     if missing:
         raise DataError(f"{archive}: lacks {len(missing)} files, such as {inside}/{min(missing)}; is it the right address?")

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from src.datasets.augmentation import resize
+from src.datasets.augmentation import resize_mask
+from src.datasets.baselines import count_by_place
 from src.datasets.labels import LabelSet
 from src.metrics import Scores, compute_scores
 
@@ -26,45 +26,45 @@ def cost_of_size(masks: Sequence[np.ndarray], size: tuple[int, int], labels: Lab
     """
     confusion = np.zeros((256, 256), np.int64)
     for mask in masks:
-        height, width = mask.shape
-        _, small = resize(np.empty((height, width, 3), np.uint8), mask, size)
-        back = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        back = resize_mask(resize_mask(mask, size), mask.shape)
         counted = (mask != labels.ignore_index) & (back != labels.ignore_index)
         confusion += count(mask[counted], back[counted])
     return scores_of(confusion, labels)
 
 
-def one_class(id_pixels: np.ndarray, labels: LabelSet) -> tuple[str, Baseline]:
-    """The best class to answer everywhere on a split with these pixels of each id, and what that scores."""
-    truth = id_pixels[: len(labels.classes)]
-    best = int(truth.argmax())
+def one_class(train_pixels: np.ndarray, id_pixels: np.ndarray, labels: LabelSet) -> tuple[str, Baseline]:
+    """The class that most of the training pixels have, and what it scores everywhere on a split with these pixels of each id."""
+    number = len(labels.classes)
+    best, truth = int(train_pixels[:number].argmax()), id_pixels[:number]
     accuracy = float(truth[best] / truth.sum())
     return labels.classes[best].name, Baseline(accuracy / np.count_nonzero(truth), accuracy)
 
 
-def majority_per_pixel(train: Sequence[np.ndarray], scored: Sequence[np.ndarray], labels: LabelSet) -> Baseline:
+def count_classes(masks: Sequence[np.ndarray], labels: LabelSet) -> np.ndarray:
+    """int64 [classes, height, width]: how many masks show each class at each place, at the size of the first one."""
+    size = masks[0].shape
+    return count_by_place(np.stack([_fit(mask, size) for mask in masks]), len(labels.classes), labels.ignore_index)
+
+
+def majority_per_pixel(train_counts: np.ndarray, scored: Sequence[np.ndarray], labels: LabelSet) -> Baseline:
     """What the class that is most frequent in training at each place scores on another split.
 
-    Masks of other sizes are brought to that of the first scored mask.
+    Args:
+        train_counts: Of `count_classes`.
+        scored: Masks, at their own sizes.
+        labels: What the ids mean.
     """
-    size = scored[0].shape
-    votes = np.zeros((len(labels.classes), *size), np.int64)
-    for mask in train:
-        fitted = _fit(mask, size)
-        for class_id in range(len(labels.classes)):
-            votes[class_id] += fitted == class_id
-    prediction = votes.argmax(axis=0).astype(np.uint8)
+    majority = train_counts.argmax(axis=0).astype(np.uint8)
     confusion = np.zeros((256, 256), np.int64)
     for mask in scored:
-        fitted = _fit(mask, size)
-        counted = fitted != labels.ignore_index
-        confusion += count(fitted[counted], prediction[counted])
+        counted = mask != labels.ignore_index
+        confusion += count(mask[counted], _fit(majority, mask.shape)[counted])
     scores = scores_of(confusion, labels)
     return Baseline(scores.miou, scores.pixel_accuracy)
 
 
 def _fit(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    return mask if mask.shape == size else cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return mask if mask.shape == size else resize_mask(mask, size)
 
 
 def count(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

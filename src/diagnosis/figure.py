@@ -11,15 +11,15 @@ from matplotlib import pyplot as plt
 
 from src.datasets.labels import LabelSet
 from src.diagnosis.audit import SplitAudit
+from src.diagnosis.costs import count_classes
 
 
 def save_figure(path: Path, splits: Sequence[SplitAudit], labels: LabelSet) -> None:
-    """Class shares of each split, and where in the picture each split's masks show which class most often."""
-    shown = [split for split in splits if split.masks]
-    figure, axes = plt.subplots(2, max(len(shown), 1), figsize=(13, 8), layout="constrained", squeeze=False)
+    """Class shares of each split, and which class its masks show most often at each place; each has a mask."""
+    figure, axes = plt.subplots(2, len(splits), figsize=(13, 8), layout="constrained", squeeze=False)
     names = [label.name for label in labels.classes]
     colors = [f"#{bytes(label.color).hex()}" for label in labels.classes]
-    for column, split in enumerate(shown):
+    for column, split in enumerate(splits):
         shares = split.id_pixels[: len(names)] / max(split.id_pixels.sum(), 1) * 100
         axes[0, column].barh(names[::-1], shares[::-1], color=colors[::-1])
         axes[0, column].set_title(f"{split.name}: {len(split.pairs)} images")
@@ -32,10 +32,8 @@ def save_figure(path: Path, splits: Sequence[SplitAudit], labels: LabelSet) -> N
 
 
 def majority_picture(split: SplitAudit, labels: LabelSet) -> np.ndarray:
-    """uint8 [height, width, 3] in the classes' colours, over the masks of the first one's size."""
-    size = split.masks[0].shape
-    votes = np.zeros((len(labels.classes), *size), np.int64)
-    for mask in (m for m in split.masks if m.shape == size):
-        for class_id in range(len(labels.classes)):
-            votes[class_id] += mask == class_id
-    return np.array([label.color for label in labels.classes], np.uint8)[votes.argmax(axis=0)]
+    """uint8 [height, width, 3] in the classes' colours; black where no mask shows a class."""
+    counts = count_classes(split.masks, labels)
+    colors = np.array([label.color for label in labels.classes], np.uint8)[counts.argmax(axis=0)]
+    colors[counts.sum(axis=0) == 0] = 0
+    return colors

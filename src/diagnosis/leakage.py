@@ -1,26 +1,14 @@
-"""Pictures that two splits share, and frames of one video that lie next to each other in two splits."""
+"""Frames of one video that lie next to each other in two splits."""
 
 import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from src.diagnosis.audit import Problems, SplitAudit
 
 FRAME = re.compile(r"(?P<sequence>.*?)[_-]?f?(?P<number>\d+)$")
 NEAR = 60  # frames: nearer ones, two seconds of CamVid's video at 30 frames a second, show nearly the same
-
-
-def find_shared_images(splits: Sequence[SplitAudit], problems: Problems) -> None:
-    """Reports each picture that is in two splits, under whatever name; scores on it would say nothing."""
-    for first, second in itertools.combinations(splits, 2):
-        files = {digest: file for file, digest in first.image_digests.items()}
-        for file, digest in second.image_digests.items():
-            if digest in files:
-                problems.errors.append(
-                    f"{file} of {second.name} is the same picture as {files[digest]} of {first.name}; take one away"
-                )
 
 
 def find_near_frames(splits: Sequence[SplitAudit], problems: Problems) -> list[dict[str, object]]:
@@ -30,6 +18,8 @@ def find_near_frames(splits: Sequence[SplitAudit], problems: Problems) -> list[d
         here, there = frames_by_sequence(first), frames_by_sequence(second)
         for sequence in sorted(here.keys() & there.keys()):
             distance, one, other = min((abs(a - b), a, b) for a in here[sequence] for b in there[sequence])
+            if distance == 0:  # the same number twice: each split counts its own pictures, and these are no frames
+                continue
             found.append({"sequence": sequence, "splits": [first.name, second.name], "frames_apart": distance})
             if distance <= NEAR:
                 problems.warnings.append(
@@ -43,7 +33,7 @@ def frames_by_sequence(split: SplitAudit) -> dict[str, list[int]]:
     """Frame numbers of each sequence, as CamVid names them: `0016E5_07959` is frame 7959 of sequence 0016E5."""
     frames: dict[str, list[int]] = defaultdict(list)
     for pair in split.pairs:
-        match = FRAME.fullmatch(Path(pair.image).stem)
+        match = FRAME.fullmatch(pair.image.stem)
         if match and match["sequence"]:
             frames[match["sequence"]].append(int(match["number"]))
     return frames

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import unicodedata
 import zlib
 from collections.abc import Callable
@@ -96,7 +97,7 @@ def test_alpha_is_left_out_and_told_of(root: Path) -> None:
     Image.fromarray(np.dstack([random_image(5), alpha])).save(root / "train" / "a.png")
     data = read(root)
     np.testing.assert_array_equal(data[0][0], random_image(5))
-    assert data.notes == ["1 files have transparent pixels, shown opaque (3 pixels)"]
+    assert data.notes == [f"1 files have transparent pixels, shown opaque (3 pixels), such as {root / 'train' / 'a.png'}"]
 
 
 def test_an_image_and_a_mask_turned_alike_are_shown_upright(root: Path) -> None:
@@ -192,7 +193,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [8_000, 60_000, 2_000_000_000])
 def test_a_decompression_bomb_is_refused_by_its_header(root: Path, side: int) -> None:
     (root / "train" / "a.png").write_bytes(bomb(side, side))
-    refused(root, root / "train" / "a.png")
+    refused(root, root / "train" / "a.png", f"{side}x{side} pixels; allowed are 50,000,000")
 
 
 def test_the_limit_of_pixels_is_exact(tmp_path: Path) -> None:
@@ -211,7 +212,111 @@ def test_a_binary_mask_is_told_how_to_be_named(root: Path) -> None:
 def test_a_mask_of_floats(root: Path) -> None:
     Image.fromarray(ids().astype(np.float32)).save(root / "trainannot" / "a.tiff")
     (root / "trainannot" / "a.tiff").rename(root / "trainannot" / "a.png")
-    refused(root, "a.png", "mode F", "grey, palette and RGB")
+    refused(root, "a.png", "cannot be read as a PNG image")
+
+
+def png(depth: int, color_type: int, rows: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG by hand, of a kind that Pillow does not write; `rows` are its bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color_type]
+    header = (rows.shape[1] * 8 // bits).to_bytes(4, "big") + rows.shape[0].to_bytes(4, "big")
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    middle = b"".join(chunk(*extra) for extra in chunks)
+    header += bytes([depth, color_type, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "color_type", "message"),
+    [
+        (16, 2, "a colour mask of 16 bits"),
+        (16, 4, "a colour mask of 16 bits"),
+        (16, 6, "a colour mask of 16 bits"),
+        (4, 0, "a grey mask of 4 bits"),
+        (2, 0, "a grey mask of 2 bits"),
+    ],
+)
+def test_masks_that_pillow_reads_otherwise_than_they_are_stored(root: Path, depth: int, color_type: int, message: str) -> None:
+    bits = SIZE[1] * depth * {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
+    rows = np.full((SIZE[0], bits // 8), 255 if color_type in (4, 6) else 0, np.uint8)
+    (root / "trainannot" / "a.png").write_bytes(png(depth, color_type, rows))
+    refused(root, root / "trainannot" / "a.png", message, "save it with 8 bits")
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "BMP", "TIFF", "GIF"])
+def test_a_mask_of_another_kind_under_the_name_of_a_png(root: Path, suffix: str) -> None:
+    """JPEG bytes would be 26 percent other classes, and nobody would see it."""
+    buffer = io.BytesIO()
+    Image.fromarray(ids()).save(buffer, suffix)
+    (root / "trainannot" / "a.png").write_bytes(buffer.getvalue())
+    refused(root, root / "trainannot" / "a.png", "cannot be read as a PNG image", labels="index", num_classes=33)
+
+
+EXIF_DAMAGE = {
+    "no header": (b"eXIf", b"garbage"),
+    "cut off": (b"eXIf", b"MM\0*"),
+    "as text": (b"tEXt", b"Raw profile type exif\0\nexif\n9\nnot hexadecimal"),
+}
+
+
+@pytest.mark.parametrize("folder", ["train", "trainannot"])
+@pytest.mark.parametrize("damage", EXIF_DAMAGE)
+def test_damaged_tags_are_told_in_one_line(root: Path, folder: str, damage: str) -> None:
+    color_type, width = (2, 3 * SIZE[1]) if folder == "train" else (0, SIZE[1])
+    rows = np.zeros((SIZE[0], width), np.uint8)
+    (root / folder / "a.png").write_bytes(png(8, color_type, rows, EXIF_DAMAGE[damage]))
+    refused(root, root / folder / "a.png", "cannot be read")
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 42])
+def test_a_tag_that_turns_nothing(root: Path, orientation: int) -> None:
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    Image.fromarray(random_image(3)).save(root / "train" / "a.png", exif=tags)
+    np.testing.assert_array_equal(read(root)[0][0], random_image(3))
+
+
+def test_transparency_without_an_alpha_channel_is_told_of(root: Path) -> None:
+    rows = np.zeros((SIZE[0], 3 * SIZE[1]), np.uint8)
+    rows[:, :3] = 9
+    (root / "train" / "a.png").write_bytes(png(8, 2, rows, (b"tRNS", b"\0\x09\0\x09\0\x09")))
+    assert [note.partition(",")[0] for note in read(root).notes] == ["1 files have transparent pixels"]
+    assert "(6 pixels)" in read(root).notes[0]
+
+
+@pytest.mark.parametrize("values", [[0, 255], [0, 255, 1]])
+def test_masks_of_0_and_255_where_255_is_ignored(root: Path, values: list[int]) -> None:
+    """The most natural wrong thing to ask for: all of the object would be void."""
+    for name in "ab":
+        mask = np.array(values, np.uint8)[np.arange(48).reshape(SIZE) % len(values)]
+        Image.fromarray(mask).save(root / "trainannot" / f"{name}.png")
+    if len(values) == 3:
+        assert len(read(root, labels="index", num_classes=2)) == 2
+    else:
+        refused(root, root, "255 is a class", "classes: {background: 0, object: 255}", labels="index", num_classes=2)
+
+
+def test_one_image_is_a_split(root: Path) -> None:
+    for folder in ("train", "trainannot"):
+        (root / folder / "b.png").unlink()
+    data = read(root)
+    assert len(data) == 1
+    np.testing.assert_array_equal(data.batch([(0, 0)])[0][0].numpy(), random_image(0))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS keeps names in UTF-8 alone")
+def test_a_name_that_is_no_utf8(root: Path) -> None:
+    for folder in ("train", "trainannot"):
+        (root / folder / "a.png").rename(root / folder / os.fsdecode(b"caf\xe9.png"))
+    assert len(read(root)) == 2
+
+
+def test_a_table_that_is_no_utf8(root: Path) -> None:
+    (root / "label_colors.txt").write_bytes(b"1 2 3 Caf\xe9\n")
+    refused(root, root / "label_colors.txt", "not a text in UTF-8", "byte 9")
 
 
 # --- any bytes --------------------------------------------------------------------------------------------------------
@@ -229,6 +334,12 @@ def encode(mode: str, size: tuple[int, int], suffix: str, seed: int) -> bytes:
     return buffer.getvalue()
 
 
+def with_chunk(content: bytes, kind: bytes, data: bytes) -> bytes:
+    """The PNG with another chunk behind its header."""
+    chunk = len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    return content[:33] + chunk + content[33:]
+
+
 PNG = st.sampled_from(["1", "L", "P", "LA", "RGB", "RGBA", "I;16"]).map(lambda mode: (mode, "PNG"))
 JPEG = st.sampled_from(["L", "RGB", "CMYK"]).map(lambda mode: (mode, "JPEG"))
 KINDS = st.one_of(PNG, JPEG)
@@ -241,6 +352,10 @@ def damaged_files(draw: st.DrawFn) -> bytes:
         return draw(st.binary(max_size=200))
     mode, suffix = draw(KINDS)
     content = bytearray(encode(mode, (draw(st.integers(1, 20)), draw(st.integers(1, 20))), suffix, draw(st.integers(0, 99))))
+    if suffix == "PNG" and draw(st.booleans()):
+        kind = draw(st.sampled_from([b"eXIf", b"tRNS", b"tEXt", b"iCCP", b"gAMA"]))
+        data = draw(st.one_of(st.binary(max_size=40), st.binary(max_size=20).map(lambda rest: b"MM\0*\0\0\0\x08" + rest)))
+        content = bytearray(with_chunk(bytes(content), kind, data))
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, max(len(content) - 1, 0)))
         kind = draw(st.sampled_from(["change", "cut", "insert", "remove"]))
@@ -281,6 +396,17 @@ def test_any_bytes_give_an_array_or_one_line(tmp_path_factory: pytest.TempPathFa
     if mask is not None:
         assert (mask.dtype, mask.ndim) == (np.uint8, 2)
         assert int(mask.max()) <= 11
+        np.testing.assert_array_equal(mask, stored_ids_elsewhere(content, mask))
+
+
+def stored_ids_elsewhere(content: bytes, ours: np.ndarray) -> np.ndarray:
+    """The ids by OpenCV, of an 8-bit grey mask without tags; ours for what OpenCV reads otherwise."""
+    import cv2
+
+    if content[24:26] != b"\x08\x00" or any(kind in content for kind in (b"eXIf", b"tEXt", b"tRNS")):
+        return ours
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    return ours if decoded is None else decoded
 
 
 def decode_elsewhere(content: bytes) -> np.ndarray | None:

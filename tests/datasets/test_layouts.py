@@ -1,6 +1,7 @@
 """Every form in which CamVid lies on disk gives the same arrays."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,12 +211,27 @@ def test_the_unmerged_classes(tmp_path: Path, frames: Frames, build: Callable[[P
         np.testing.assert_array_equal(data[index][1], expected)
 
 
-@pytest.mark.parametrize(("build", "num_classes"), [(fastai, 32), (segnet, 12)])
+@pytest.mark.parametrize(("build", "num_classes"), [(fastai, 32), (segnet, 12), (paddleseg, 12), (original_script, 12)])
 def test_ids_as_stored(tmp_path: Path, frames: Frames, build: Callable[[Path, Frames], None], num_classes: int) -> None:
     build(tmp_path, frames)
     data = CamVid(str(tmp_path), "val", labels="index", num_classes=num_classes)
     for index, (_, _, raw) in enumerate(frames["val"]):
         np.testing.assert_array_equal(data[index][1], raw if build is fastai else MERGED[raw])
+    names = [c.name for c in CAMVID32] if build is fastai else RAW_IDS
+    assert [label.name for label in data.classes] == names  # fastai's codes.txt says what its values are
+
+
+@pytest.mark.parametrize("build", [cambridge, kaggle])
+def test_index_masks_in_a_layout_of_colours_are_not_guessed_at(
+    tmp_path: Path, frames: Frames, build: Callable[[Path, Frames], None]
+) -> None:
+    build(tmp_path, frames)
+    (folder,) = [f for f in tmp_path.iterdir() if f.name in ("LabeledApproved_full", "train_labels")]
+    file = folder / f"{NAMES['train'][0]}_L.png"
+    with Image.open(file) as mask:
+        mask.convert("P", palette=Image.Palette.ADAPTIVE).save(file)
+    with pytest.raises(DataError, match=rf"{file.name}: an index mask, where colours are asked for"):
+        CamVid(str(tmp_path), "train")
 
 
 def test_merged_masks_cannot_give_unmerged_classes(tmp_path: Path, frames: Frames) -> None:
@@ -243,6 +259,47 @@ def test_a_list_that_says_otherwise_than_its_folder(tmp_path: Path, frames: Fram
         CamVid(str(tmp_path), "train")
     (tmp_path / "train.txt").write_text("\n".join([*lines, "train/nobody.png trainannot/nobody.png"]))
     with pytest.raises(DataError, match=r"train\.txt: lists nobody, which is not in"):
+        CamVid(str(tmp_path), "train")
+
+
+def test_lists_with_spaces_and_in_another_spelling(tmp_path: Path, frames: Frames) -> None:
+    segnet(tmp_path, frames)
+    first = NAMES["train"][0]
+    for folder in ("train", "trainannot"):
+        (tmp_path / folder / f"{first}.png").rename(tmp_path / folder / unicodedata.normalize("NFD", "a über b.png"))
+    names = [unicodedata.normalize("NFC", "a über b"), *NAMES["train"][1:]]
+    (tmp_path / "train.txt").write_text("".join(f"my data/train/{n}.png, my data/trainannot/{n}.png\n" for n in names))
+    assert len(CamVid(str(tmp_path), "train")) == 3
+    (tmp_path / "train.txt").write_text("\n".join(names[1:]))
+    with pytest.raises(DataError, match="does not list a über b"):
+        CamVid(str(tmp_path), "train")
+
+
+def test_lists_of_both_kinds(tmp_path: Path, frames: Frames) -> None:
+    paddleseg(tmp_path, frames)
+    (tmp_path / "train.lst").write_text((tmp_path / "train.txt").read_text())
+    with pytest.raises(DataError, match=r"lists of both kinds, \.txt and \.lst; keep one kind"):
+        CamVid(str(tmp_path), "train")
+
+
+def test_pictures_of_one_name_in_two_folders(tmp_path: Path, frames: Frames) -> None:
+    pidnet(tmp_path, frames)
+    (tmp_path / "images" / "more").mkdir()
+    (tmp_path / "labels" / "more").mkdir()
+    name = NAMES["train"][0]
+    other = NAMES["train"][1]
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "more" / f"{name}.png").write_bytes((tmp_path / folder / f"{other}.png").read_bytes())
+    with (tmp_path / "train.lst").open("a") as file:
+        file.write(f"images/more/{name}.png labels/more/{name}.png\n")
+    assert len(CamVid(str(tmp_path), "train")) == 4
+
+
+def test_another_table_of_colours_does_not_matter_where_ids_are_read(tmp_path: Path, frames: Frames) -> None:
+    segnet(tmp_path, frames)
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nCar,1,2,3\n")
+    assert len(CamVid(str(tmp_path), "train", labels="index", num_classes=12)) == 3
+    with pytest.raises(DataError, match="shows Car as"):
         CamVid(str(tmp_path), "train")
 
 
@@ -283,7 +340,8 @@ def test_a_few_colours_of_no_class_are_void_and_told_of(tmp_path: Path, frames: 
     data = CamVid(str(tmp_path), "val")
     assert bool((data[0][1].ravel()[:limit] == 11).all())
     np.testing.assert_array_equal(data[0][1].ravel()[limit:], MERGED[raw].ravel()[limit:])
-    assert data.notes == [f"1 files have colours of no class, taken as void ({limit} pixels)"]
+    (note,) = data.notes
+    assert note.startswith(f"1 files have colours of no class, taken as void ({limit} pixels), such as (1, 2, 3) in ")
     mask.reshape(-1, 3)[: 2 * limit + 2] = (1, 2, 3)
     save(mask, tmp_path / "LabeledApproved_full" / f"{name}_L.png")
     with pytest.raises(DataError, match=rf"{name}_L\.png: .* colour of no class, such as \(1, 2, 3\) on {2 * limit + 2} pixels"):

@@ -1,11 +1,11 @@
 """Decoded samples: the same from wherever they are kept, and never wrong ones."""
 
-import json
 import logging
 import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
 from src.datasets.reader import Batches, Cache
 from src.datasets.sampler import EpochSampler
+from src.datasets.threads import in_threads
 from src.errors import ConfigError
 
 CACHES: list[Cache] = ["disk", "memory", "device", "none", "auto"]
@@ -41,7 +42,7 @@ import resource, sys
 from src.datasets.camvid import CamVid
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 data = CamVid(sys.argv[1], "train", cache="disk")
-print(data.samples.file, int(data.samples.pixels.astype("int64").sum()))
+print(data.samples.file, sum(int(array.astype("int64").sum()) for index in range(len(data)) for array in data[index]))
 """
 
 
@@ -158,19 +159,20 @@ def lose_header(folder: Path) -> None:
 
 
 def break_header(folder: Path) -> None:
-    (folder / "header.json").write_text('{"format": 1')
+    (folder / "header.json").write_text('{"crc32": 1')
 
 
-def other_header(folder: Path) -> None:
-    header = json.loads((folder / "header.json").read_text())
-    (folder / "header.json").write_text(json.dumps(header | {"format": 0}))
+def other_facts(folder: Path) -> None:
+    text = (folder / "header.json").read_text()
+    assert "[24, 32]" in text
+    (folder / "header.json").write_text(text.replace("[24, 32]", "[32, 24]"))
 
 
 def strange_header(folder: Path) -> None:
     (folder / "header.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, empty, lose_header, break_header, other_header, strange_header])
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, empty, lose_header, break_header, other_facts, strange_header])
 def test_a_damaged_file_is_made_again(
     root: Path, home: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
@@ -192,7 +194,7 @@ def test_a_full_disk_is_no_reason_not_to_train(root: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert file == "None"
     assert "cannot be made" in done.stderr
-    assert "kept in memory" in done.stderr
+    assert "decoded each time" in done.stderr
     assert int(total) == int(CamVid(str(root), "train", cache="memory").samples.pixels.astype(np.int64).sum())
     assert not list((work / "data" / "cache").iterdir())
 
@@ -254,9 +256,40 @@ def test_images_of_their_own_size_lie_side_by_side(root: Path, home: Path) -> No
     ("transforms", "size", "message"),
     [
         ([A.HorizontalFlip(), A.ColorJitter()], None, r"ColorJitter runs on the CPU alone; use dataset\.cache=disk"),
+        ([A.RandomCrop(40, 40, pad_if_needed=True)], None, r"RandomCrop runs on the CPU alone"),
         ([A.OneOf([A.HorizontalFlip(), A.VerticalFlip()])], None, r"OneOf runs on the CPU alone"),
     ],
 )
 def test_the_device_moves_pixels_only(root: Path, home: Path, transforms: list, size: list[int] | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(root, "device", size, transforms, from_native=False)
+
+
+def test_the_device_needs_one_size(root: Path, home: Path) -> None:
+    write_split(root / "larger", "train", 1, (30, 40))
+    for folder in ("train", "trainannot"):
+        (root / "larger" / folder / "frame_000.png").rename(root / folder / "larger.png")
+    with pytest.raises(ConfigError, match="different sizes"):
+        read(root, "device", [16, 20])
+
+
+@pytest.mark.parametrize("cache", ["device", "none"])
+def test_a_crop_of_another_size_than_asked_for(root: Path, home: Path, cache: Cache) -> None:
+    data = read(root, cache, [16, 21])
+    with pytest.raises(ConfigError, match=r"augmentation gave 16x20 where dataset\.image_size is 16x21"):
+        data.batch([(0, 0), (0, 1)])
+
+
+def test_samples_that_are_not_kept_are_not_in_memory(root: Path, home: Path) -> None:
+    data = CamVid(str(root), "train", cache="none")
+    assert data.samples.pixels.nbytes == 0
+    assert data.samples.pixels.base is None or data.samples.pixels.base.nbytes == 0
+
+
+def test_decoding_does_not_run_ahead_of_who_keeps_it() -> None:
+    begun = []
+    results = in_threads(lambda item: begun.append(item) or item, range(500), "")
+    assert next(results) == 0
+    time.sleep(0.3)
+    assert len(begun) <= 4 * 8 + 1
+    assert list(results) == list(range(1, 500))

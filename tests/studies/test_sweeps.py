@@ -182,7 +182,7 @@ def test_nothing_of_hydras_own_is_left(finished: Finished) -> None:
     logs = list(work.rglob("*.log"))
     assert len(logs) == 6
     assert {path.name for path in logs} == {"train.log"}
-    assert sorted(path.name for path in work.iterdir()) == ["by hand", "https:", "outputs", TOKEN]
+    assert sorted(path.name for path in work.iterdir()) == ["by hand", "data", "https:", "outputs", TOKEN]
 
 
 def test_an_impossible_point_is_refused_before_the_first_job(tmp_path: Path) -> None:

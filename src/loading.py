@@ -1,0 +1,50 @@
+"""How samples become batches: where they are kept, and which processes make them."""
+
+import signal
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader
+
+from src.config import Config
+from src.datasets.device_samples import unmovable
+from src.datasets.reader import Batches, SegmentationDataset
+from src.datasets.sampler import EpochSampler
+from src.device import Compute
+
+DEVICE_SHARE = 0.25  # of a GPU's free memory that dataset.cache=auto takes for samples
+
+
+def place_samples(config: Config, compute: Compute, data: SegmentationDataset) -> None:
+    """Keeps the samples on the device if `dataset.cache` says so, or is `auto` and a GPU has room to spare for them."""
+    if data.cache == "device":
+        data.place_on(compute.device)
+    elif data.cache == "auto" and compute.device.type == "cuda" and not config.loader.num_workers:
+        free, _ = torch.cuda.mem_get_info(compute.device)
+        one_size = len(set(data.samples.facts.shapes)) == 1
+        fits = data.samples.are_kept and data.samples.pixels.nbytes < free * DEVICE_SHARE
+        if one_size and fits and not unmovable(data.augmentation):
+            data.place_on(compute.device)
+
+
+def build_loader(
+    config: Config, compute: Compute, data: SegmentationDataset, sampler: EpochSampler, drop_last: bool
+) -> DataLoader[Any]:
+    """Batches in the sampler's order, made by as many workers as asked for."""
+    return DataLoader(
+        Batches(data),
+        batch_size=None,  # the sampler gives whole batches
+        sampler=BatchSampler(sampler, config.loader.batch_size, drop_last),
+        num_workers=config.loader.num_workers,
+        pin_memory=compute.device.type == "cuda" and data.on_device is None,
+        persistent_workers=config.loader.num_workers > 0,
+        generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
+        worker_init_fn=leave_signals_to_parent,
+    )
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """In a loader worker: the training process decides when to stop, and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
