@@ -19,3 +19,11 @@ class CheckpointError(UserError):
 
 class NonFiniteLossError(UserError):
     """The training loss was not a finite number; the weights are those from before that step."""
+
+
+class OutOfMemoryError(UserError):
+    """A training step did not fit into memory; the message names a batch that does."""
+
+
+class WorkerError(UserError):
+    """A process that makes batches died."""

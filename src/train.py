@@ -28,6 +28,7 @@ def train(config: "Config", launch: "Launch") -> float:
     """One run, from its configuration to its best score; everything it leaves behind lies in its folder."""
     from src.build import build
     from src.console import ProgressView
+    from src.failures import told_in_one_line
     from src.loop import EpochRecord, fit
     from src.recorder import Recorder
     from src.run_folder import Interrupted
@@ -41,6 +42,7 @@ def train(config: "Config", launch: "Launch") -> float:
         run.running(launch, describe(experiment)),
         StopSignals() as stop,
         checkpoints,
+        told_in_one_line(config, experiment),
     ):
         recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
         announce(config, launch, run, experiment)

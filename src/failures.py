@@ -1,0 +1,90 @@
+"""What ends a run from outside its own code, told in one line: memory, loader workers and what they read."""
+
+import contextlib
+import gc
+import signal
+import traceback
+from collections.abc import Iterator
+
+import torch
+
+from src.build import Experiment
+from src.config import Config
+from src.errors import OutOfMemoryError, UserError, WorkerError
+from src.loop import train_step
+
+WORKER_DIED = "DataLoader worker"  # how torch begins, or nearly, to tell it
+CPU_IS_FULL = "DefaultCPUAllocator"
+
+
+@contextlib.contextmanager
+def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
+    """Turns such a failure into a UserError that says what to do; every other one passes."""
+    try:
+        yield
+        return
+    except UserError as error:
+        if not str(error).startswith("Caught "):
+            raise
+        last_line = str(error).strip().splitlines()[-1]  # of a worker's traceback, which torch puts in front
+        raise type(error)(last_line.partition(": ")[2]) from error
+    except (RuntimeError, MemoryError) as error:
+        if WORKER_DIED in str(error):
+            raise WorkerError(_explain_worker(config, str(error))) from error
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
+    finally:  # at the process's end workers are ended, which torch would take for a failure
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    raise OutOfMemoryError(_explain_memory(config, experiment))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left to give."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or CPU_IS_FULL in str(error)
+
+
+def _explain_worker(config: Config, problem: str) -> str:
+    first = problem.splitlines()[0].strip().rstrip(".")
+    return (
+        f"loader.num_workers={config.loader.num_workers}: a worker died ({first}). Where the system killed it, memory is short:"
+        " use fewer workers. What was saved is whole: go on with training.resume=auto"
+    )
+
+
+def _explain_memory(config: Config, experiment: Experiment) -> str:
+    compute, batch = experiment.setup.compute, config.loader.batch_size
+    height, width = experiment.train_data[0][1].shape
+    fitting = find_batch_that_fits(experiment, batch // 2, (height, width))
+    advice = f"loader.batch_size={fitting} does (a step of it was tried)" if fitting else "not even one image does"
+    return (
+        f"loader.batch_size={batch}: a step of {batch} images of {height}x{width} in {compute.precision} does not fit into the"
+        f" memory of {compute.name}; {advice}. Smaller are also dataset.image_size and model.channels. What was saved is whole"
+    )
+
+
+def find_batch_that_fits(experiment: Experiment, batch: int, size: tuple[int, int]) -> int | None:
+    """The first of `batch`, its half, its quarter, ... that a training step has room for; None if there is none.
+
+    The steps are real ones: the state is good for nothing afterwards.
+    """
+    state, setup = experiment.state, experiment.setup
+    state.model.train()
+    while batch:
+        state.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if setup.compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            images = setup.normalize(torch.zeros(batch, *size, 3, dtype=torch.uint8))
+            masks = torch.zeros(batch, *size, dtype=torch.uint8, device=setup.compute.device)
+            train_step(state, setup, images, masks)
+            return batch
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+        except ValueError:  # BatchNorm at the deepest level needs more than this
+            return None
+        batch //= 2
+    return None

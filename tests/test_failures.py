@@ -1,0 +1,202 @@
+"""Runs that end because something outside their code gave way: one line says what, and what to do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import Tensor, nn
+
+from src.build import Experiment, build
+from src.cli import prepare
+from src.errors import OutOfMemoryError
+from src.failures import find_batch_that_fits, told_in_one_line
+from src.loop import fit
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import src.build
+
+build = src.build.build
+
+def build_then_limit(config):
+    experiment = build(config)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000, resource.RLIM_INFINITY))
+    return experiment
+
+src.build.build = build_then_limit
+from src.train import main
+main()
+"""
+
+
+class Full(nn.Module):
+    """A network for which a device has room up to some number of images."""
+
+    def __init__(self, model: nn.Module, room: int) -> None:
+        super().__init__()
+        self.model, self.room = model, room
+        self.asked: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nAnd more lines")
+        return self.model(images)
+
+
+@pytest.fixture
+def full(tiny_overrides: list[str]) -> Callable[[int], tuple[Any, Experiment, Full]]:
+    def make(room: int) -> tuple[Any, Experiment, Full]:
+        _, config = prepare("config", tiny_overrides)
+        experiment = build(config)
+        experiment.state.model = Full(experiment.state.model, room)
+        return config, experiment, experiment.state.model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("room", "asked", "advice"),
+    [
+        (3, [4, 2], r"loader\.batch_size=2 does \(a step of it was tried\)"),
+        (1, [4, 2, 1], r"loader\.batch_size=1 does"),
+        (0, [4, 2, 1], "not even one image does"),
+    ],
+)
+def test_memory_that_is_full_names_what_fits(full: Any, room: int, asked: list[int], advice: str) -> None:
+    config, experiment, network = full(room)
+    message = rf"^loader\.batch_size=4: a step of 4 images of 24x32 in fp32 does not fit into the memory of cpu; {advice}"
+    with pytest.raises(OutOfMemoryError, match=message) as caught, told_in_one_line(config, experiment):
+        list(fit(experiment.state, experiment.setup, 1, 1, config.monitor))
+    assert "\n" not in str(caught.value)
+    assert network.asked == asked
+
+
+def test_other_errors_pass(full: Any) -> None:
+    config, experiment, _ = full(9)
+    for error in (RuntimeError("some bug"), ZeroDivisionError(), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, told_in_one_line(config, experiment):
+            raise error
+        assert caught.value is error
+
+
+def test_a_batch_that_fits_is_a_batch_that_was_trained(full: Any) -> None:
+    _, experiment, _ = full(2)
+    before = [parameter.clone() for parameter in experiment.state.model.parameters()]
+    assert find_batch_that_fits(experiment, 8, (24, 32)) == 2
+    after = list(experiment.state.model.parameters())
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+# --- real processes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    for said in process.stdout:
+        if line in said:
+            return
+    raise AssertionError(f"{line} was never said: {process.communicate()[1]}")
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(number) for number in listed.split()]
+
+
+def the_end(process: subprocess.Popen[str], home: Path) -> tuple[str, dict[str, Any]]:
+    """The one line that it ended with, and what its `run.json` says."""
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert len(stderr.splitlines()) == 1, stderr
+    line = stderr.strip()
+    (file,) = home.glob("outputs/*/*/run.json")
+    run = json.loads(file.read_text())
+    assert run["status"] == "failed"
+    assert run["error"].partition(": ")[2] in line
+    return line, run
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_worker_that_is_killed(start: Any, tiny_overrides: list[str], tmp_path: Path) -> None:
+    process = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2")
+    wait_for(process, "epoch 2/")  # so that the first epoch is saved
+    os.kill(children(process)[0], signal.SIGKILL)
+    line, _ = the_end(process, tmp_path)
+    assert line.startswith("error: loader.num_workers=2: a worker died")
+    assert "training.resume=auto" in line
+    again = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2", "training.resume=auto")
+    wait_for(again, "resumed after epoch")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_file_that_vanishes_while_training(
+    start: Any, tiny_overrides: list[str], tiny_data: Path, tmp_path: Path, num_workers: int
+) -> None:
+    words = [*tiny_overrides, "training.epochs=500", f"loader.num_workers={num_workers}", "dataset.cache=none"]
+    process = start("-m", "src.train", *words)
+    wait_for(process, "epoch 1/")
+    (tiny_data / "train" / "frame_003.png").unlink()
+    line, _ = the_end(process, tmp_path)
+    assert line.startswith(f"error: {tiny_data}/train/frame_003.png: cannot be opened")
+
+
+def test_a_file_that_vanishes_after_it_was_kept_is_not_missed(
+    start: Any, tiny_overrides: list[str], tiny_data: Path, tmp_path: Path
+) -> None:
+    process = start("-m", "src.train", *tiny_overrides, "training.epochs=6", "dataset.cache=disk")
+    wait_for(process, "epoch 1/")
+    (tiny_data / "train" / "frame_003.png").unlink()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_machine_without_memory(start: Any, tiny_overrides: list[str], tmp_path: Path) -> None:
+    """Twelve images of 24x32 would never fill it: the network is made wide."""
+    words = [*tiny_overrides, "model.channels=[192,8]", "loader.batch_size=12", "dataset.image_size=[96,96]"]
+    line, _ = the_end(start("-c", LITTLE_MEMORY, *words), tmp_path)
+    assert line.startswith("error: loader.batch_size=12: a step of 12 images of 96x96 in fp32 does not fit")
+    assert "does (a step of it was tried)" in line or "not even one image" in line
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_workers_die_with_a_killed_parent(start: Any, tiny_overrides: list[str]) -> None:
+    process = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2")
+    wait_for(process, "epoch 1/")
+    workers = children(process)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [worker for worker in workers if Path(f"/proc/{worker}").exists()] == []
