@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ SIZES = {"480x360": (360, 480), "960x720": (720, 960)}  # height, width
 TRAINING_SIZE = (224, 224)
 BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CACHES: tuple[reader.Cache, ...] = ("disk", "memory", "device")
+ROUNDS = 5
 GOALS = {"480x360": 15, "960x720": 50}
 
 
@@ -86,9 +89,7 @@ def pictures(number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def speed(batches: Callable[[], Iterator[Tensor]], seconds: float) -> float:
-    """Images per second over as many whole epochs as `seconds` hold, after one that does not count."""
-    for _ in batches():
-        pass
+    """Images per second over as many whole epochs as `seconds` hold."""
     images, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for batch in batches():
@@ -124,7 +125,7 @@ def our_batches(root: Path, cache: reader.Cache) -> Callable[[], Iterator[Tensor
 
 
 def measure(name: str, number: int, seconds: float) -> dict[str, Any]:
-    """One row: images per second of both, their ratios, and the seconds of the first epoch of both."""
+    """One row: images per second of both, their ratios (medians), and the seconds of the first epoch of both."""
     work = Path(tempfile.mkdtemp(prefix="input_pipeline_"))
     try:
         reader.CACHE_HOME = work / "cache"
@@ -133,11 +134,16 @@ def measure(name: str, number: int, seconds: float) -> dict[str, Any]:
         start = time.perf_counter()
         seconds_of(our_batches(work / "data", "disk"))
         first_ours = time.perf_counter() - start
-        original = speed(original_batches(work / "data"), seconds)
-        row: dict[str, Any] = {"source": name, "images": number, "original": original}
-        for cache in ("disk", "memory", "device"):
-            ours = speed(our_batches(work / "data", cache), seconds)
-            row |= {cache: ours, f"{cache}_ratio": ours / original}
+        sides = {"original": original_batches(work / "data")}
+        sides |= {cache: our_batches(work / "data", cache) for cache in CACHES}
+        speeds: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in range(ROUNDS):  # in turn, so that a slow moment of the machine meets all of them
+            for side, batches in sides.items():
+                speeds[side].append(speed(batches, seconds / ROUNDS))
+        row: dict[str, Any] = {"source": name, "images": number, "original": statistics.median(speeds["original"])}
+        for cache in CACHES:
+            ratios = [ours / theirs for ours, theirs in zip(speeds[cache], speeds["original"], strict=True)]
+            row |= {cache: statistics.median(speeds[cache]), f"{cache}_ratio": statistics.median(ratios)}
         return row | {"first_epoch_original_s": first_original, "first_epoch_ours_s": first_ours}
     finally:
         shutil.rmtree(work, ignore_errors=True)
