@@ -29,7 +29,7 @@ from src.datasets import reader
 from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
 from src.datasets.files import read_pair, refuse
-from src.datasets.street_scene import render_scene
+from src.datasets.street_scenes.scene import render_scene
 from src.device import Normalize
 
 SIZES = {"480x360": (360, 480), "960x720": (720, 960)}  # height, width

@@ -11,7 +11,7 @@ from src.datasets.augmentation import Augmentation
 from src.datasets.camvid import CamVid
 from src.datasets.publishing import publishing
 from src.datasets.reader import Cache, SegmentationDataset, Source
-from src.datasets.street_scene import render_scene
+from src.datasets.street_scenes.scene import render_scene
 
 # Goes up with every change to what the scenes show: data of another generator is other data.
 GENERATOR_VERSION = 2

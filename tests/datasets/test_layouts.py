@@ -12,7 +12,7 @@ from PIL import Image
 from src.datasets.camvid import CamVid
 from src.datasets.label_tables import CAMVID11, CAMVID32
 from src.datasets.layouts import segnet_splits
-from src.datasets.street_scene import render_scene
+from src.datasets.street_scenes.scene import render_scene
 from src.errors import ConfigError, DataError
 
 # Real names, so that SegNet's split can be applied to them.

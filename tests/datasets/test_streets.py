@@ -8,7 +8,7 @@ from PIL import Image
 
 from src.datasets.baselines import colour_and_row_miou, majority_map_miou
 from src.datasets.publishing import publishing
-from src.datasets.street_scene import render_scene
+from src.datasets.street_scenes.scene import render_scene
 from src.datasets.streets import SPLIT_STARTS, write_streets
 
 PROJECT = Path(__file__).parents[2]

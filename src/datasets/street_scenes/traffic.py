@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from src.datasets.street_canvas import BICYCLIST, CAR, CIRCLE, PEDESTRIAN, VOID, Canvas, disc, facing, surface_colour
+from src.datasets.street_scenes.canvas import BICYCLIST, CAR, CIRCLE, PEDESTRIAN, VOID, Canvas, disc, facing, surface_colour
 
 
 def box_corners(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float]) -> np.ndarray:

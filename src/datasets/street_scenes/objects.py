@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.datasets.street_canvas import BUILDING, CIRCLE, FENCE, POLE, SIGN, TREE, Canvas, disc, facing, surface_colour
+from src.datasets.street_scenes.canvas import BUILDING, CIRCLE, FENCE, POLE, SIGN, TREE, Canvas, disc, facing, surface_colour
 
 
 def grid_on_wall(

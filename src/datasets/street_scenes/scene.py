@@ -15,10 +15,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from src.datasets import street_objects as objects
-from src.datasets import street_traffic as traffic
-from src.datasets.street_backdrop import Street, Thing, draw_ground, draw_shadows, draw_sky, draw_walls, soft_noise
-from src.datasets.street_canvas import BICYCLIST, CAR, PEDESTRIAN, SKY, VOID, Canvas, surface_colour
+from src.datasets.street_scenes import objects, traffic
+from src.datasets.street_scenes.backdrop import Street, Thing, draw_ground, draw_shadows, draw_sky, draw_walls, soft_noise
+from src.datasets.street_scenes.canvas import BICYCLIST, CAR, PEDESTRIAN, SKY, VOID, Canvas, surface_colour
 
 # Drawn at twice the size and averaged, which smooths the edges of the image; the mask takes every second pixel.
 OVERSAMPLING = 2

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from src.datasets import street_objects as objects
-from src.datasets.street_canvas import CIRCLE, PAVEMENT, ROAD, SKY, Canvas, surface_colour
+from src.datasets.street_scenes import objects
+from src.datasets.street_scenes.canvas import CIRCLE, PAVEMENT, ROAD, SKY, Canvas, surface_colour
 
 
 @dataclass
