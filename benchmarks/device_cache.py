@@ -12,7 +12,7 @@ import torch
 
 from src.build import build
 from src.cli import prepare
-from src.loop import train_step
+from src.step import train_step
 
 WORDS = ["device=cuda", "dataset.cache=device", "augmentation=original", "loader.batch_size=32"]
 WARM_UP, STEPS = 20, 100

@@ -1,6 +1,7 @@
 """From a configuration to objects: the only place where Hydra meets torch."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
@@ -16,7 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 
-from src.checks import check_batches, check_cache, check_monitor
+from src.checks import check_batches, check_cache, check_monitor, check_sync_batchnorm
 from src.config import Config
 from src.datasets.reader import SegmentationDataset, Source, check_image_size
 from src.datasets.sampler import EpochSampler
@@ -24,8 +25,9 @@ from src.datasets.shared_images import refuse_shared_images
 from src.device import Compute, Normalize, choose_compute
 from src.errors import ConfigError, UserError
 from src.loading import build_loader, place_samples
-from src.loop import Setup
+from src.ranks import Ranks
 from src.seeding import seed_everything, use_determinism
+from src.setup import Setup
 from src.state import EpochTotals, TrainState
 from src.targets import check_targets, innermost, locate
 
@@ -52,7 +54,8 @@ def build(config: Config) -> Experiment:
     use_determinism(config.deterministic)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    compute = choose_compute(config.device, config.precision)
+    ranks = Ranks()
+    compute = choose_compute(config.device, config.precision, ranks.local if ranks.several else None)
     if compute.device.type == "cuda" and compute.device.index is not None:
         torch.cuda.set_device(compute.device)
     train_data, val_data = build_datasets(config)
@@ -61,10 +64,15 @@ def build(config: Config) -> Experiment:
         place_samples(config, compute, data)
     seed_everything(config.seed)
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.training.sync_batchnorm:
+        check_sync_batchnorm(compute)
+        if ranks.several:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     state = build_state(config, model, compute, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
     check_monitor(config, setup)
+    setup = dataclasses.replace(setup, parallel=ranks.connect(model, compute.device))
     return Experiment(state, setup, train_data, val_data)
 
 
@@ -184,6 +192,8 @@ def build_setup(config: Config, compute: Compute, train_data: SegmentationDatase
         num_classes=train_data.num_classes,
         ignore_index=train_data.ignore_index,
         class_names=class_names,
+        batch_size=config.loader.batch_size,
+        ranks=Ranks(),
         extra_classes=train_data.num_classes > len(class_names),
         max_skipped=config.training.max_skipped if config.training.on_nonfinite == "skip" else 0,
     )

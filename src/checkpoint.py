@@ -94,30 +94,6 @@ class Checkpoints:
                 " on with training.resume=auto"
             ) from self._failed_last
 
-    def load_last(self, state: TrainState) -> None:
-        """Continues `state` from `last.pt`, or from the one before if it is damaged, which a warning says.
-
-        Raises:
-            CheckpointError: If neither is there and whole, or they are of another network.
-        """
-        problems = []
-        for file in (self.folder / "last.pt", previous_of(self.folder / "last.pt")):
-            try:
-                saved = read_checkpoint(file, self._digests())
-            except CheckpointError as error:
-                problems.append(str(error))
-                continue
-            for problem in problems:
-                LOGGER.warning("%s; going on from %s", problem, file.name)
-            check_fit(file, saved["model"], state.model)
-            state.load_state_dict(saved)
-            return
-        raise CheckpointError("; ".join(problems))
-
-    def _digests(self) -> list[str]:
-        """Of everything that was written whole; empty where the manifest cannot be read."""
-        return [entry["sha256"] for entry in self.entries.values()]
-
     def _submit(self, name: str, content: dict[str, Any], snapshot: dict[str, Any]) -> None:
         facts = {key: snapshot[key] for key in ("epoch", "step", "best_score", "best_epoch")}
         self._saved_at = time.monotonic()
@@ -153,6 +129,32 @@ class Checkpoints:
         for name in (f"epoch_{epoch:04d}.pt" for epoch in epochs[: -self.keep]):
             (self.folder / name).unlink(missing_ok=True)
             del self.entries[name]
+
+
+def load_last(folder: Path, state: TrainState) -> None:
+    """Continues `state` from `last.pt`, or from the one before if it is damaged, which a warning says.
+
+    Args:
+        folder: A run's `checkpoints/`.
+        state: Of the same network.
+
+    Raises:
+        CheckpointError: If neither is there and whole, or they are of another network.
+    """
+    digests = [entry["sha256"] for entry in read_manifest(folder / MANIFEST).values()]  # of all that was written whole
+    problems = []
+    for file in (folder / "last.pt", previous_of(folder / "last.pt")):
+        try:
+            saved = read_checkpoint(file, digests)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            LOGGER.warning("%s; going on from %s", problem, file.name)
+        check_fit(file, saved["model"], state.model)
+        state.load_state_dict(saved)
+        return
+    raise CheckpointError("; ".join(problems))
 
 
 def saving(content: dict[str, Any]) -> Callable[[HashingFile], object]:

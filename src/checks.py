@@ -6,8 +6,10 @@ from src.config import Config
 from src.config_errors import did_you_mean
 from src.datasets.device_samples import check_movable
 from src.datasets.reader import SegmentationDataset
+from src.device import Compute
 from src.errors import ConfigError
-from src.loop import Setup, score_tags
+from src.loop import score_tags
+from src.setup import Setup
 
 
 def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: SegmentationDataset) -> None:
@@ -19,6 +21,13 @@ def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: Se
             f" loader.drop_last leaves them all out; use loader.batch_size={images} at most, or loader.drop_last=false"
         )
     smallest = batch_size if config.loader.drop_last else images % batch_size or batch_size
+    ranks = setup.ranks.size
+    if smallest < ranks:
+        raise ConfigError(
+            f"loader.batch_size={batch_size}: the smallest of its batches has {smallest} images for {ranks} ranks, which share"
+            " each batch; use a larger one, or loader.drop_last=true"
+        )
+    smallest //= ranks
     multiple = getattr(model, "size_multiple", 1)
     height, width = train_data[0][1].shape
     if smallest * -(-height // multiple) * -(-width // multiple) == 1:
@@ -36,6 +45,12 @@ def check_cache(config: Config, data: SegmentationDataset) -> None:
             raise ConfigError(
                 f"loader.num_workers={config.loader.num_workers}: dataset.cache=device makes batches on the device; use 0"
             )
+
+
+def check_sync_batchnorm(compute: Compute) -> None:
+    """Refuses statistics over all ranks where torch has none."""
+    if compute.device.type != "cuda":
+        raise ConfigError(f"training.sync_batchnorm=true: torch has it for CUDA alone, the device is {compute.device}; use false")
 
 
 def check_monitor(config: Config, setup: Setup) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         elif arguments.cfg:
             print_config(arguments, config_name)
         elif arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
+            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                raise ConfigError("-m: a sweep starts its own processes; run it without torchrun")
             sweep(arguments.overrides, check, config_name)
         else:
             launch, config = prepare(config_name, arguments.overrides)
@@ -81,10 +84,11 @@ def answer(task: Callable[[Any], int], check: Callable[[Any], None], config_name
 def errors_in_one_line() -> Iterator[None]:
     """Ends the process with what a person did wrong, in one line without secrets, and no traceback."""
     redactor = Redactor(sys.argv[1:])
+    rank = os.environ.get("RANK", "0")  # of the processes that torchrun starts
     try:
         yield
     except UserError as error:
-        sys.exit(f"error: {redactor.text(str(error))}")
+        sys.exit(f"{'' if rank == '0' else f'rank {rank}: '}error: {redactor.text(str(error))}")
     except Interrupted as error:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

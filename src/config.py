@@ -33,6 +33,7 @@ class TrainingConfig:
     checkpoint_seconds: float | None = MISSING  # seconds between saves within an epoch; null: after epochs alone
     on_nonfinite: str = MISSING  # stop, or skip (a step whose loss or gradient is not a finite number changes nothing)
     max_skipped: int = MISSING  # such steps in a row; one more ends training
+    sync_batchnorm: bool = MISSING  # statistics over all ranks of torchrun, on CUDA; false: each rank's own
     log_every: int = MISSING  # steps between readings of the loss from the device
     panel_every: int = MISSING  # epochs between pictures of predictions and gates
     panel_images: int = MISSING  # validation images in them

@@ -46,13 +46,17 @@ class Compute:
         return next((name for name, half in HALF_TYPES.items() if half is self.half), "fp32")
 
 
-def choose_compute(device: str, precision: str) -> Compute:
+def choose_compute(device: str, precision: str, local_rank: int | None = None) -> Compute:
     """Resolves `auto`: CUDA where there is one; bf16 where the hardware multiplies it natively, else fp32.
+
+    Of several processes on one machine each gets the GPU of its `local_rank`, unless `device` names one.
 
     Raises:
         ConfigError: If the device is not there, or fp16 is asked for elsewhere than on CUDA.
     """
     chosen = torch.device(_choose_device(device))
+    if chosen.type == "cuda" and chosen.index is None and local_rank is not None:
+        chosen = torch.device(_choose_device(f"cuda:{local_rank}"))
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     if precision == "fp16" and chosen.type != "cuda":

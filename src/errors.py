@@ -27,3 +27,7 @@ class OutOfMemoryError(UserError):
 
 class WorkerError(UserError):
     """A process that makes batches died."""
+
+
+class RankError(UserError):
+    """Another process of those that train together ended."""

@@ -1,4 +1,4 @@
-"""What ends a run from outside its own code, told in one line: memory, loader workers and what they read."""
+"""What ends a run from outside its own code, told in one line: memory, loader workers and what they read, other ranks."""
 
 import contextlib
 import gc
@@ -10,11 +10,12 @@ import torch
 
 from src.build import Experiment
 from src.config import Config
-from src.errors import OutOfMemoryError, UserError, WorkerError
-from src.loop import train_step
+from src.errors import OutOfMemoryError, RankError, UserError, WorkerError
+from src.step import train_step
 
 WORKER_DIED = "DataLoader worker"  # how torch begins, or nearly, to tell it
 CPU_IS_FULL = "DefaultCPUAllocator"
+RANK_DIED = ("closed by peer", "reset by peer", "Timed out waiting", "NCCL")
 
 
 @contextlib.contextmanager
@@ -31,6 +32,8 @@ def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if WORKER_DIED in str(error):
             raise WorkerError(_explain_worker(config, str(error))) from error
+        if experiment.setup.ranks.several and any(words in str(error) for words in RANK_DIED):
+            raise RankError("another rank of this run ended; see what it said. What was saved is whole") from error
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
@@ -55,8 +58,12 @@ def _explain_worker(config: Config, problem: str) -> str:
 def _explain_memory(config: Config, experiment: Experiment) -> str:
     compute, batch = experiment.setup.compute, config.loader.batch_size
     height, width = experiment.train_data[0][1].shape
-    fitting = find_batch_that_fits(experiment, batch // 2, (height, width))
-    advice = f"loader.batch_size={fitting} does (a step of it was tried)" if fitting else "not even one image does"
+    if experiment.setup.ranks.several:  # a step alone would wait for the others
+        advice = f"try loader.batch_size={batch // 2}"
+    elif fitting := find_batch_that_fits(experiment, batch // 2, (height, width)):
+        advice = f"loader.batch_size={fitting} does (a step of it was tried)"
+    else:
+        advice = "not even one image does"
     return (
         f"loader.batch_size={batch}: a step of {batch} images of {height}x{width} in {compute.precision} does not fit into the"
         f" memory of {compute.name}; {advice}. Smaller are also dataset.image_size and model.channels. What was saved is whole"

@@ -1,16 +1,18 @@
 """How samples become batches: where they are kept, and which processes make them."""
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from src.config import Config
 from src.datasets.device_samples import unmovable
 from src.datasets.reader import Batches, SegmentationDataset
 from src.datasets.sampler import EpochSampler
 from src.device import Compute
+from src.ranks import Ranks
 
 DEVICE_SHARE = 0.25  # of a GPU's free memory that dataset.cache=auto takes for samples
 
@@ -34,13 +36,28 @@ def build_loader(
     return DataLoader(
         Batches(data),
         batch_size=None,  # the sampler gives whole batches
-        sampler=BatchSampler(sampler, config.loader.batch_size, drop_last),
+        sampler=RankShare(BatchSampler(sampler, config.loader.batch_size, drop_last), Ranks()),
         num_workers=config.loader.num_workers,
         pin_memory=compute.device.type == "cuda" and data.on_device is None,
         persistent_workers=config.loader.num_workers > 0,
         generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
         worker_init_fn=leave_signals_to_parent,
     )
+
+
+class RankShare(Sampler[Any]):
+    """This rank's share of each batch: the ranks together see the samples that one process alone would see, in its order."""
+
+    def __init__(self, batches: BatchSampler, ranks: Ranks) -> None:
+        self.batches = batches
+        self.ranks = ranks
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        shares = (batch[self.ranks.rank :: self.ranks.size] for batch in self.batches)
+        return (share for share in shares if share)  # a last, small batch of validation may have none for this rank
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def leave_signals_to_parent(_: int) -> None:

@@ -8,41 +8,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from src.clock import Clock
-from src.datasets.sampler import EpochSampler
-from src.device import Compute, Normalize, peak_memory_mib
+from src.device import peak_memory_mib
 from src.errors import NonFiniteLossError
 from src.metrics import compute_scores, count_confusion
+from src.setup import Setup
 from src.state import NEVER, TrainState
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What training needs and does not change.
-
-    Attributes:
-        train_loader: Batches of (uint8 images, uint8 masks), ordered by `sampler`.
-        sampler: Told which epoch comes.
-        val_loader: The same images in the same order each time.
-        class_names: Of the scored classes; class i has id i.
-        max_skipped: How many steps in a row may be skipped because a loss or gradient is not finite; one more ends training.
-        extra_classes: Whether ids beyond the scored classes are learnt too (`dataset.labels=index`).
-    """
-
-    train_loader: DataLoader[tuple[Tensor, Tensor]]
-    sampler: EpochSampler
-    val_loader: DataLoader[tuple[Tensor, Tensor]]
-    normalize: Normalize
-    compute: Compute
-    loss: nn.Module
-    num_classes: int
-    ignore_index: int
-    class_names: tuple[str, ...]
-    extra_classes: bool
-    max_skipped: int = 0
+from src.step import train_step
 
 
 @runtime_checkable
@@ -137,67 +110,14 @@ def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: Clock) -
     setup.sampler.begin(state.epoch, skip=state.totals.images)
     num_steps = state.step + len(setup.train_loader)
     for images, masks in clock.waiting_for(setup.train_loader):
-        train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device, non_blocking=True))
+        num_images = min(setup.batch_size, setup.sampler.num_samples - state.totals.images)  # over all ranks
+        train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device, non_blocking=True), num_images)
         state.step += 1
-        state.totals.images += len(images)
+        state.totals.images += num_images
         read_now = state.step % log_every == 0 or state.step == num_steps
         loss = _read_loss(state, setup.max_skipped) if read_now else None
         yield StepRecord(state.epoch + 1, state.step, num_steps, state.totals.images, loss)
     clock.training_done()
-
-
-def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -> None:
-    """Forward, backward and update; a step whose loss or gradient is not finite changes nothing but the count of such steps."""
-    buffers = list(state.model.buffers()) if setup.max_skipped else []  # without skips nothing comes after a bad step
-    before = [buffer.clone() for buffer in buffers]
-    with setup.compute.autocast():
-        logits = state.model(images)
-    loss = setup.loss(logits.float(), masks.long())
-    state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
-    state.scaler.unscale_(state.optimizer)
-    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-
-    ok = _note_whether_finite(state, setup, loss.detach(), norm, len(images))
-    update_weights(state, ok)
-    for buffer, old in zip(buffers, before, strict=True):
-        buffer.copy_(torch.where(ok, buffer, old))
-
-    totals = state.totals
-    totals.loss += torch.where(ok, loss.detach(), 0) * len(images)
-    totals.gradient_norm += torch.where(torch.isfinite(norm), norm, 0)  # fp16's first steps overflow by design
-    totals.confusion += count_confusion(logits.detach(), masks, setup.ignore_index) * ok
-
-
-def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Tensor, num_images: int) -> Tensor:
-    """Whether the step may change anything, as a scalar on the device: nothing waits for it."""
-    totals = state.totals
-    finite = torch.isfinite(loss)
-    if not state.scaler.is_enabled():  # the scaler meets overflowing gradients by itself and lowers its scale
-        finite = finite & torch.isfinite(norm)
-    totals.skipped_in_a_row = torch.where(finite, 0, totals.skipped_in_a_row + 1)
-    too_many = (totals.skipped_in_a_row > setup.max_skipped) & (totals.bad_step == NEVER)
-    totals.bad_step = torch.where(too_many, state.step, totals.bad_step)
-    totals.skipped_steps += ~finite
-    totals.skipped_images += ~finite * num_images
-    return finite & (totals.bad_step == NEVER)
-
-
-def update_weights(state: TrainState, ok: Tensor) -> None:
-    """One optimizer step if the scalar `ok` is true, decided on the device where the optimizer can."""
-    if state.scaler.is_enabled() or ok.device.type == "cpu" or not _skips_on_device(state.optimizer):
-        if ok.item():  # costs nothing on the CPU, a wait elsewhere
-            state.scaler.step(state.optimizer)
-        state.scaler.update()
-        return
-    # Fused optimizers read these two, as they do for the gradient scaler, and skip the step on the device.
-    state.optimizer.grad_scale, state.optimizer.found_inf = None, (~ok).float()  # type: ignore[attr-defined]
-    state.optimizer.step()
-
-
-def _skips_on_device(optimizer: Optimizer) -> bool:
-    return all(group.get("fused") for group in optimizer.param_groups)
 
 
 def _read_loss(state: TrainState, max_skipped: int) -> float:
@@ -216,10 +136,11 @@ def _read_loss(state: TrainState, max_skipped: int) -> float:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, setup: Setup) -> Evaluation:
-    """Loss and confusion matrix of the validation split; leaves weights and BatchNorm statistics as they are."""
+    """Loss and confusion matrix of the whole validation split, each image once, however many ranks share the work."""
+    setup.ranks.share_buffers(model)
     model.eval()
     device = setup.compute.device
-    loss, images_seen = torch.zeros((), device=device), 0
+    loss, images_seen = torch.zeros((), device=device), torch.zeros((), device=device)
     confusion = torch.zeros(setup.num_classes, setup.num_classes, dtype=torch.int64, device=device)
     for images, masks in setup.val_loader:
         images, masks = setup.normalize(images), masks.to(device, non_blocking=True)
@@ -229,7 +150,9 @@ def evaluate(model: nn.Module, setup: Setup) -> Evaluation:
             loss += setup.loss(logits[index : index + 1].float(), masks[index : index + 1].long())
         confusion += count_confusion(logits, masks, setup.ignore_index)
         images_seen += len(images)
-    return Evaluation(loss.item() / images_seen, confusion.cpu().numpy())
+    for counted in (loss, images_seen, confusion):
+        setup.ranks.sum(counted)
+    return Evaluation(loss.item() / images_seen.item(), confusion.cpu().numpy())
 
 
 @torch.no_grad()

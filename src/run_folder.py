@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from src.durable import replace_text
 from src.errors import ConfigError, UserError
 from src.redaction import Redactor
+from src.signals import Interrupted
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
     from src.loop import EpochRecord
@@ -25,14 +26,6 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
 
 OUTPUTS = Path("outputs")
 LOGGER = logging.getLogger("src")
-
-
-class Interrupted(Exception):  # noqa: N818  it is no error
-    """A signal asked the run to stop; it has saved what it had."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
-        self.exit_code = 128 + signal_number
 
 
 @dataclass(frozen=True)

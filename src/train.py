@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.build import Experiment
     from src.checkpoint import Checkpoints
     from src.config import Config
+    from src.ranks import Ranks
     from src.recorder import Recorder
     from src.run_folder import Launch, RunFolder
     from src.state import TrainState
@@ -25,18 +26,25 @@ EXAMPLES = """\
 
 
 def train(config: "Config", launch: "Launch") -> float:
-    """One run, from its configuration to its best score; everything it leaves behind lies in its folder."""
+    """One run, from its configuration to its best score; of the processes that torchrun starts, the first one leads."""
+    from src.ranks import Ranks
+
+    with Ranks() as ranks:
+        return lead(config, launch, ranks) if ranks.is_first else follow(config, ranks)
+
+
+def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
+    """Trains, and writes everything that a run leaves behind."""
     from src.build import build
     from src.console import ProgressView
     from src.failures import told_in_one_line
     from src.loop import EpochRecord, fit
     from src.recorder import Recorder
-    from src.run_folder import Interrupted
-    from src.signals import StopSignals
+    from src.signals import Interrupted, StopSignals
 
     experiment = build(config)
     state = experiment.state
-    run, checkpoints = start_or_resume(config, launch, state)
+    run, checkpoints = start_or_resume(config, launch, state, ranks)
     with (
         ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
         run.running(launch, describe(experiment)),
@@ -60,37 +68,70 @@ def train(config: "Config", launch: "Launch") -> float:
             else:
                 view.step(record)
                 checkpoints.save_if_due(state)
-            if stop.received:
+            if signal_number := ranks.most(stop.received):
                 checkpoints.save_last(state)
                 checkpoints.finish()
                 recorder.close()
                 LOGGER.info("interrupted and saved; the same command with training.resume=auto goes on from here")
-                raise Interrupted(stop.received)
+                raise Interrupted(signal_number)
         checkpoints.finish()
         recorder.close()
         conclude(config, run, experiment, checkpoints)
     return state.best_score
 
 
-def start_or_resume(config: "Config", launch: "Launch", state: "TrainState") -> "tuple[RunFolder, Checkpoints]":
-    """The run's folder and checkpoints; `state` continues from there, or starts from `model.weights` if they are given."""
-    from src.build import stretch_schedule
-    from src.checkpoint import Checkpoints, load_weights
+def follow(config: "Config", ranks: "Ranks") -> float:
+    """Trains along with the first rank, from where that one begins to where it ends, and writes nothing."""
+    from src.build import build
+    from src.failures import told_in_one_line
+    from src.loop import EpochRecord, fit
+    from src.signals import Interrupted, StopSignals
+
+    experiment = build(config)
+    state = experiment.state
+    with StopSignals() as stop, told_in_one_line(config, experiment):
+        begin(config, state, **ranks.tell())
+        epochs = state.epoch if is_last(config, state) else config.training.epochs
+        for record in fit(state, experiment.setup, epochs, config.training.log_every, config.monitor):
+            if isinstance(record, EpochRecord) and is_last(config, state):
+                break
+            if signal_number := ranks.most(stop.received):
+                raise Interrupted(signal_number)
+    return state.best_score
+
+
+def start_or_resume(config: "Config", launch: "Launch", state: "TrainState", ranks: "Ranks") -> "tuple[RunFolder, Checkpoints]":
+    """The run's folder and checkpoints; `state` is brought to where the run begins, on every rank."""
+    from src.checkpoint import Checkpoints
     from src.resume import claim_run, find_previous
 
-    previous = find_previous(config, launch)
-    if previous is None and config.model.get("weights"):
-        load_weights(Path(config.model["weights"]), state.model)
+    previous, training = find_previous(config, launch), config.training
+    if previous is None:
+        begin(config, state)  # first, so that weights that do not fit leave no folder
     run = claim_run(config, launch, previous)
-    training = config.training
     checkpoints = Checkpoints(
         run.path / "checkpoints", training.checkpoint_every, training.checkpoint_keep, training.checkpoint_seconds
     )
+    start = {}
     if run.is_resumed:
-        checkpoints.load_last(state)
-        if run.facts["config"]["training"]["epochs"] != config.training.epochs:
-            stretch_schedule(config, state)
+        is_longer = run.facts["config"]["training"]["epochs"] != training.epochs
+        start = {"folder": str(checkpoints.folder), "is_longer": is_longer}
+        begin(config, state, **start)
+    ranks.tell(start)
     return run, checkpoints
+
+
+def begin(config: "Config", state: "TrainState", folder: str | None = None, is_longer: bool = False) -> None:
+    """Continues from the checkpoints in `folder`, or starts from `model.weights` if they are given."""
+    from src.build import stretch_schedule
+    from src.checkpoint import load_last, load_weights
+
+    if folder is not None:
+        load_last(Path(folder), state)
+        if is_longer:
+            stretch_schedule(config, state)
+    elif config.model.get("weights"):
+        load_weights(Path(config.model["weights"]), state.model)
 
 
 def is_last(config: "Config", state: "TrainState") -> bool:
@@ -105,6 +146,7 @@ def describe(experiment: "Experiment") -> dict[str, object]:
     return {
         "device": setup.compute.name,
         "precision": setup.compute.precision,
+        "ranks": setup.ranks.size,
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "num_classes": setup.num_classes,
         "class_names": setup.class_names,

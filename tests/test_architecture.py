@@ -19,13 +19,13 @@ LAYERS = {
         *("studies", "gate_analysis", "diagnosis", "help"),
     },
     2: {"build", "checks", "loading", "targets"},
-    3: {"loop", "clock"},
+    3: {"loop", "clock", "setup", "step"},
     4: {"state", "metrics"},
 }
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
     *("config", "config_errors", "datasets", "device", "environment", "errors", "figures", "losses", "models"),
-    *("redaction", "seeding", "signals"),
+    *("ranks", "redaction", "seeding", "signals"),
 }
 HYDRA = {"cli", "config", "config_errors", "build", "studies"} | LAYERS[0]
 OF_PARTS = {"torch", "numpy", "PIL", "cv2", "albumentations", "jaxtyping", "rich"}

@@ -17,7 +17,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import StepLR
 
-from src.checkpoint import Checkpoints, load_weights, read_checkpoint
+from src.checkpoint import Checkpoints, load_last, load_weights, read_checkpoint
 from src.errors import CheckpointError
 from src.models.attunet import AttU_Net
 from src.state import EpochTotals, TrainState
@@ -131,7 +131,7 @@ def test_everything_that_training_needs_comes_back(folder: Path) -> None:
     state.step, state.totals.images = 3, 24
     state.totals.loss += 1.5
     save(Checkpoints(folder, None, 1), state)
-    Checkpoints(folder, None, 1).load_last(other)
+    load_last(folder, other)
     assert same(weights(other.model), weights(state.model))
     assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
     for parameter, loaded in zip(state.model.parameters(), other.model.parameters(), strict=True):
@@ -149,7 +149,7 @@ def test_a_flipped_bit_is_noticed(folder: Path, where: float) -> None:
     content[int(where * len(content))] ^= 1
     (folder / "last.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"last\.pt.*damaged"):
-        Checkpoints(folder, None, 1).load_last(make_state())
+        load_last(folder, make_state())
 
 
 def flip_a_bit(file: Path) -> None:
@@ -172,7 +172,7 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(
     save(checkpoints, state, train(state, 0.2))
     damage(folder / "last.pt")
     other = make_state()
-    Checkpoints(folder, None, 1).load_last(other)
+    load_last(folder, other)
     assert same(weights(other.model), before)
     assert other.epoch == 1
     (told,) = [record.getMessage() for record in caplog.records]
@@ -180,7 +180,7 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(
     assert "going on from last_previous.pt" in told
     damage(folder / "last_previous.pt")
     with pytest.raises(CheckpointError, match=r"last\.pt.*; .*last_previous\.pt"):
-        Checkpoints(folder, None, 1).load_last(make_state())
+        load_last(folder, make_state())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"last.pt": {}}', '{"last.pt": 3}'])
@@ -189,7 +189,7 @@ def test_a_damaged_manifest_is_told_of_and_done_without(folder: Path, caplog: py
     save(Checkpoints(folder, None, 1), state, train(state, 0.1))
     (folder / "manifest.json").write_text(content)
     other = make_state()
-    Checkpoints(folder, None, 1).load_last(other)
+    load_last(folder, other)
     assert same(weights(other.model), weights(state.model))
     assert "manifest.json: damaged" in caplog.records[0].getMessage()
 
@@ -235,7 +235,7 @@ def test_a_file_cut_short_is_noticed(folder: Path) -> None:
     content = (folder / "last.pt").read_bytes()
     (folder / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
-        Checkpoints(folder, None, 1).load_last(make_state())
+        load_last(folder, make_state())
     with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded safely"):
         load_weights(folder / "last.pt", make_state().model)
 
@@ -255,7 +255,7 @@ def test_a_torn_write_leaves_the_old_file_and_nothing_else(folder: Path) -> None
         save(checkpoints, state)
     assert checkpoints.failures == 1
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    Checkpoints(folder, None, 1).load_last(make_state())
+    load_last(folder, make_state())
 
 
 KILLED = """
@@ -303,7 +303,7 @@ def test_a_kill_at_any_file_operation_leaves_a_checkpoint_to_go_on_from(tmp_path
     for folder in folders:
         state = make_state()
         try:
-            Checkpoints(folder, None, 1).load_last(state)
+            load_last(folder, state)
             epochs.append(state.epoch)
         except CheckpointError as error:
             refused.append(str(error))
@@ -344,13 +344,13 @@ def test_a_run_of_another_network_is_not_continued(folder: Path) -> None:
     state = make_state(width=6)
     before = weights(state.model)
     with pytest.raises(CheckpointError, match=r"0\.weight \[4, 3, 3, 3\] instead of \[6, 3, 3, 3\]"):
-        Checkpoints(folder, None, 1).load_last(state)
+        load_last(folder, state)
     assert same(weights(state.model), before)
 
 
 def test_what_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"last\.pt: no such checkpoint"):
-        Checkpoints(folder, None, 1).load_last(make_state())
+        load_last(folder, make_state())
     with pytest.raises(CheckpointError, match=r"nowhere\.pt: no such checkpoint"):
         load_weights(folder / "nowhere.pt", make_state().model)
     with pytest.raises(CheckpointError, match="no such checkpoint"):

@@ -9,7 +9,8 @@ from src.build import Experiment, build
 from src.cli import prepare
 from src.config import MonitorConfig
 from src.errors import NonFiniteLossError
-from src.loop import EpochRecord, fit, train_step
+from src.loop import EpochRecord, fit
+from src.step import train_step
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from src.build import Experiment, build, stretch_schedule
-from src.checkpoint import Checkpoints
+from src.checkpoint import Checkpoints, load_last
 from src.cli import prepare
 from src.config import MonitorConfig
 from src.errors import NonFiniteLossError
-from src.loop import EpochRecord, Setup, StepRecord, evaluate, fit, train_step, update_weights
+from src.loop import EpochRecord, StepRecord, evaluate, fit
+from src.setup import Setup
 from src.state import TrainState
+from src.step import train_step, update_weights
 
 Make = Callable[..., Experiment]
 SCHEDULERS = sorted((Path(__file__).parent.parent / "conf" / "scheduler").glob("*.yaml"))
@@ -360,9 +362,10 @@ def test_what_is_saved_at_any_record_goes_on_as_if_never_cut(make: Make, tmp_pat
         if len(seen) == cut + 1:
             break
     (tmp_path / "checkpoints").mkdir()
-    Checkpoints(tmp_path / "checkpoints", None, 1).save_last(first.state)
+    with Checkpoints(tmp_path / "checkpoints", None, 1) as checkpoints:
+        checkpoints.save_last(first.state)
     torch.manual_seed(12345)  # whatever another process drew
-    Checkpoints(tmp_path / "checkpoints", None, 1).load_last(second.state)
+    load_last(tmp_path / "checkpoints", second.state)
     seen += [repeatable(record) for record in records(second, 2, log_every=2)]
     assert seen == expected
     assert same(second.state.model.state_dict(), whole.state.model.state_dict())
@@ -378,8 +381,9 @@ def test_a_run_given_more_epochs_follows_the_longer_schedule(
     _, longer = prepare("config", [*tiny_overrides, *words, "training.epochs=4"])
     epoch_records(first, 2)
     (tmp_path / "checkpoints").mkdir()
-    Checkpoints(tmp_path / "checkpoints", None, 1).save_last(first.state)
-    Checkpoints(tmp_path / "checkpoints", None, 1).load_last(second.state)
+    with Checkpoints(tmp_path / "checkpoints", None, 1) as checkpoints:
+        checkpoints.save_last(first.state)
+    load_last(tmp_path / "checkpoints", second.state)
     stretch_schedule(longer, second.state)
     rates = [record.scores["lr"] for record in epoch_records(second, 4)]
     assert rates == pytest.approx([0.1 * SHAPES[scheduler](epoch, 4, 3) for epoch in (2, 3)])

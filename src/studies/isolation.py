@@ -64,8 +64,8 @@ def is_child() -> bool:
 
 
 def end_with_parent() -> None:
-    """In a sweep's child: ends this process, as SIGTERM would, once the process that started it is gone."""
-    parent = os.environ.get(PARENT)
+    """In a sweep's child and in a rank: ends this process, as SIGTERM would, once the process that started it is gone."""
+    parent = os.environ.get(PARENT, os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None)
     if parent is not None:
         threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
 

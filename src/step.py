@@ -1,0 +1,74 @@
+"""One step of the optimisation."""
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from src.metrics import count_confusion
+from src.setup import Setup
+from src.state import NEVER, TrainState
+
+
+def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor, num_images: int | None = None) -> None:
+    """Forward, backward and update; a step whose loss or gradient is not finite changes nothing but the count of such steps.
+
+    Args:
+        state: What changes.
+        setup: What does not.
+        images: float [batch, 3, height, width], this rank's share.
+        masks: uint8 [batch, height, width].
+        num_images: Of all ranks; None: these are all.
+    """
+    num_images = num_images or len(images)
+    buffers = list(state.model.buffers()) if setup.max_skipped else []  # without skips nothing comes after a bad step
+    before = [buffer.clone() for buffer in buffers]
+    with setup.compute.autocast():
+        logits = (setup.parallel or state.model)(images)
+    loss = setup.loss(logits.float(), masks.long())
+    state.optimizer.zero_grad(set_to_none=True)
+    weight = len(images) * setup.ranks.size / num_images  # 1 but for a rank with fewer images than another
+    state.scaler.scale(loss * weight).backward()
+    state.scaler.unscale_(state.optimizer)
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+
+    loss_sum = setup.ranks.sum(loss.detach() * len(images))
+    ok = _note_whether_finite(state, setup, loss_sum, norm, num_images)
+    update_weights(state, ok)
+    for buffer, old in zip(buffers, before, strict=True):
+        buffer.copy_(torch.where(ok, buffer, old))
+
+    totals = state.totals
+    totals.loss += torch.where(ok, loss_sum, 0)
+    totals.gradient_norm += torch.where(torch.isfinite(norm), norm, 0)  # fp16's first steps overflow by design
+    totals.confusion += setup.ranks.sum(count_confusion(logits.detach(), masks, setup.ignore_index)) * ok
+
+
+def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Tensor, num_images: int) -> Tensor:
+    """Whether the step may change anything, as a scalar on the device: nothing waits for it."""
+    totals = state.totals
+    finite = torch.isfinite(loss)
+    if not state.scaler.is_enabled():  # the scaler meets overflowing gradients by itself and lowers its scale
+        finite = finite & torch.isfinite(norm)
+    totals.skipped_in_a_row = torch.where(finite, 0, totals.skipped_in_a_row + 1)
+    too_many = (totals.skipped_in_a_row > setup.max_skipped) & (totals.bad_step == NEVER)
+    totals.bad_step = torch.where(too_many, state.step, totals.bad_step)
+    totals.skipped_steps += ~finite
+    totals.skipped_images += ~finite * num_images
+    return finite & (totals.bad_step == NEVER)
+
+
+def update_weights(state: TrainState, ok: Tensor) -> None:
+    """One optimizer step if the scalar `ok` is true, decided on the device where the optimizer can."""
+    if state.scaler.is_enabled() or ok.device.type == "cpu" or not _skips_on_device(state.optimizer):
+        if ok.item():  # costs nothing on the CPU, a wait elsewhere
+            state.scaler.step(state.optimizer)
+        state.scaler.update()
+        return
+    # Fused optimizers read these two, as they do for the gradient scaler, and skip the step on the device.
+    state.optimizer.grad_scale, state.optimizer.found_inf = None, (~ok).float()  # type: ignore[attr-defined]
+    state.optimizer.step()
+
+
+def _skips_on_device(optimizer: Optimizer) -> bool:
+    return all(group.get("fused") for group in optimizer.param_groups)
