@@ -20,7 +20,7 @@ from src.state import TrainState
 from src.writer import Writer
 
 LOGGER = logging.getLogger("src")
-MANIFEST = "manifest.json"
+MANIFESTS = ("manifest.json", "manifest_copy.json")  # twice, since without one no checkpoint could be checked
 EPOCH_FILE = re.compile(r"epoch_(\d{4,})\.pt")
 MAX_NAMED = 4  # keys that an error lists
 ROOM = 1.1  # times the size of the last checkpoint that the disk must have free before the next
@@ -48,7 +48,7 @@ class Checkpoints:
         self.keep = keep
         self.seconds = seconds
         self.failures = 0
-        self.entries = read_manifest(folder / MANIFEST)
+        self.entries = read_manifest(folder) or {}
         self._writer = Writer()
         self._failed_last: Exception | None = None
         self._saved_at = time.monotonic()
@@ -122,7 +122,8 @@ class Checkpoints:
             self.entries[previous_of(path).name] = before
         self.entries[name] = {"size": path.stat().st_size, "sha256": digest, "saved": now(), **facts}
         self._drop_old()
-        write_json(self.folder / MANIFEST, self.entries)
+        for name in MANIFESTS:
+            write_json(self.folder / name, self.entries)
 
     def _drop_old(self) -> None:
         epochs = sorted(int(match[1]) for match in map(EPOCH_FILE.fullmatch, self.entries) if match)
@@ -141,7 +142,13 @@ def load_last(folder: Path, state: TrainState) -> None:
     Raises:
         CheckpointError: If neither is there and whole, or they are of another network.
     """
-    digests = [entry["sha256"] for entry in read_manifest(folder / MANIFEST).values()]  # of all that was written whole
+    entries = read_manifest(folder)
+    if entries is None:
+        raise CheckpointError(
+            f"{folder / MANIFESTS[0]}: damaged, and its copy too, so that no checkpoint can be checked; to trust last.pt without"
+            " its check, remove both"
+        )
+    digests = [entry["sha256"] for entry in entries.values()]  # of all that was written whole
     problems = []
     for file in (folder / "last.pt", previous_of(folder / "last.pt")):
         try:
@@ -183,16 +190,21 @@ def copied(value: Any) -> Any:
     return value
 
 
-def read_manifest(file: Path) -> dict[str, Any]:
-    """What the folder holds, by file name; empty where nothing has been saved yet, or the manifest is damaged."""
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if not all(isinstance(entry["sha256"], str) for entry in entries.values()):
-            raise ValueError("an entry without its SHA-256")
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        LOGGER.warning("%s: damaged (%s); the checkpoints are read without its checks", file, error)
-        return {}
-    return entries
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What the folder holds, by file name, from the first manifest that is whole; None where both are damaged.
+
+    Empty where there is none: nothing has been saved yet, or somebody copied a checkpoint alone.
+    """
+    files = [file for name in MANIFESTS if (file := folder / name).exists()]
+    for file in files:
+        try:
+            entries = json.loads(file.read_text(encoding="utf-8"))
+            if not entries or not all(isinstance(entry["sha256"], str) for entry in entries.values()):
+                raise ValueError("an entry without its SHA-256")
+            return entries
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            LOGGER.warning("%s: damaged (%s); its copy is read", file, error)
+    return None if files else {}
 
 
 def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
@@ -204,7 +216,7 @@ def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint")
     if digests and sha256(file) not in digests:
-        raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFEST}); use another checkpoint")
+        raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFESTS[0]}); use another checkpoint")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for what is not a checkpoint

@@ -75,7 +75,7 @@ def test_the_manifest_tells_the_truth_of_every_file(folder: Path) -> None:
     for score in (0.1, 0.3, 0.2):
         save(checkpoints, state, train(state, score))
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest) == names(folder) - {"manifest.json"}
+    assert set(manifest) == names(folder) - {"manifest.json", "manifest_copy.json"}
     kept = ["last.pt", "last_previous.pt", "best.pt", "best_previous.pt", "epoch_0002.pt", "epoch_0003.pt"]
     assert set(manifest) == set(kept)
     for name, entry in manifest.items():
@@ -100,7 +100,13 @@ def test_best_holds_the_weights_of_the_best_epoch(folder: Path) -> None:
     assert same(read_checkpoint(folder / "best.pt")["model"], kept[1])
     assert same(read_checkpoint(folder / "last.pt")["model"], kept[3])
     assert not same(kept[1], kept[3])
-    assert names(folder) == {"manifest.json", "best.pt", "best_previous.pt", "last.pt", "last_previous.pt"}
+    assert names(folder) - {"manifest_copy.json"} == {
+        "manifest.json",
+        "best.pt",
+        "best_previous.pt",
+        "last.pt",
+        "last_previous.pt",
+    }
 
 
 @pytest.mark.parametrize(
@@ -192,6 +198,9 @@ def test_a_damaged_manifest_is_told_of_and_done_without(folder: Path, caplog: py
     load_last(folder, other)
     assert same(weights(other.model), weights(state.model))
     assert "manifest.json: damaged" in caplog.records[0].getMessage()
+    (folder / "manifest_copy.json").write_text(content)
+    with pytest.raises(CheckpointError, match="no checkpoint can be checked"):
+        load_last(folder, make_state())
 
 
 def test_a_save_is_a_copy_of_the_moment(folder: Path) -> None:

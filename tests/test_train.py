@@ -209,6 +209,9 @@ def test_a_run_leaves_every_file_of_the_contract(left: Left) -> None:
         ),
         *(
             "checkpoints/manifest.json",
+            "checkpoints/manifest_copy.json",
+            "checkpoints/last_previous.pt",
+            "checkpoints/best_previous.pt",
             "figures/curves.png",
             f"figures/panels_epoch_{EPOCHS:04d}.png",
             f"figures/attention_epoch_{EPOCHS:04d}.png",

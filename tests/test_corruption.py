@@ -1,0 +1,176 @@
+"""Bytes that changed on the disk: what is loaded is what was saved, or an older save of it, or an error; never other tensors.
+
+The design of arXiv:2511.18323: bit flips, lost ends and zeroed pages, on checkpoints, their manifest and decoded samples.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_split
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import StepLR
+
+from src.checkpoint import Checkpoints, load_last
+from src.datasets import reader
+from src.datasets.camvid import CamVid
+from src.errors import CheckpointError
+from src.state import EpochTotals, TrainState
+
+PAGE = 4096
+FEW, MANY = 300, 2000
+Damage = Callable[[bytearray], None]
+
+
+def make_state() -> TrainState:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    totals = EpochTotals(2, torch.device("cpu"))
+    return TrainState(model, optimizer, StepLR(optimizer, 1), GradScaler("cpu", enabled=False), totals)
+
+
+def everything(state: TrainState) -> list[torch.Tensor]:
+    """All tensors that a checkpoint holds, and the numbers."""
+    momenta = [s["momentum_buffer"] for s in state.optimizer.state_dict()["state"].values()]
+    numbers = torch.tensor([state.epoch, state.step, state.best_score, state.best_epoch], dtype=torch.float64)
+    return [t.clone() for t in [*state.model.state_dict().values(), *momenta, state.totals.confusion, numbers]]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of warnings are not looked at."""
+    logger = logging.getLogger("src")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
+
+
+@st.composite
+def damages(draw: st.DrawFn, names: list[str]) -> list[tuple[str, Damage]]:
+    """Some files, and what happens to each."""
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True))
+    return [(name, draw(damage())) for name in chosen]
+
+
+@st.composite
+def damage(draw: st.DrawFn) -> Damage:
+    """A bit flip, a lost end or a zeroed page, at any share of the file's length."""
+    kind = draw(st.sampled_from(["flip", "cut", "zero"]))
+    where, bit = draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(0, 7))
+
+    def apply(content: bytearray) -> None:
+        place = int(where * len(content))
+        if kind == "flip" and content:
+            content[place] ^= 1 << bit
+        elif kind == "cut":
+            del content[place:]
+        else:
+            first = place // PAGE * PAGE
+            end = min(first + PAGE, len(content))
+            content[first:end] = bytes(end - first)
+
+    return apply
+
+
+def corrupt(folder: Path, changes: list[tuple[str, Damage]]) -> None:
+    for name, change in changes:
+        content = bytearray((folder / name).read_bytes())
+        change(content)
+        (folder / name).write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[torch.Tensor]]]:
+    """A folder with two generations of a state, and what each of them holds."""
+    folder = tmp_path_factory.mktemp("saved")
+    state, generations = make_state(), []
+    for score in (0.1, 0.2):
+        state.optimizer.zero_grad()
+        state.model(torch.randn(2, 3, 8, 8)).square().mean().backward()
+        state.optimizer.step()
+        state.epoch += 1
+        with Checkpoints(folder, every=None, keep=1) as checkpoints:
+            checkpoints.save_epoch(state, state.note_score(score, "max"))
+        generations.append(everything(state))
+    return folder, generations
+
+
+NAMES = ["last.pt", "last_previous.pt", "manifest.json", "manifest_copy.json"]
+
+
+def check_checkpoints(saved: tuple[Path, list[list[torch.Tensor]]], home: Path, changes: list[tuple[str, Damage]]) -> str:
+    folder, generations = saved
+    copy = home / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    corrupt(copy, changes)
+    state = make_state()
+    try:
+        load_last(copy, state)
+    except CheckpointError:
+        return "refused"
+    loaded = everything(state)
+    found = [all(torch.equal(a, b) for a, b in zip(loaded, kept, strict=True)) for kept in generations]
+    assert any(found), "other tensors were loaded"
+    return "older" if found[0] else "newest"
+
+
+@settings(max_examples=FEW, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=damages(NAMES))
+def test_no_other_tensors_are_loaded(
+    saved: tuple[Path, list[list[torch.Tensor]]], tmp_path: Path, changes: list[tuple[str, Damage]]
+) -> None:
+    check_checkpoints(saved, tmp_path, changes)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_checkpoints(saved: tuple[Path, list[list[torch.Tensor]]], tmp_path: Path) -> None:
+    ends: dict[str, int] = {}
+
+    @settings(max_examples=MANY, deadline=None, database=None)
+    @given(changes=damages(NAMES))
+    def many(changes: list[tuple[str, Damage]]) -> None:
+        end = check_checkpoints(saved, tmp_path, changes)
+        ends[end] = ends.get(end, 0) + 1
+
+    many()
+    print(f"\n{sum(ends.values())} damaged folders: {ends}")
+    assert sum(ends.values()) >= 1000
+    assert ends.keys() >= {"older", "newest", "refused"}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, np.ndarray]:
+    """A data set, the folder of its decoded samples, and these."""
+    home = tmp_path_factory.mktemp("kept")
+    write_split(home / "data", "train", 4, (24, 32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "CACHE_HOME", home / "cache")
+        pixels = np.array(CamVid(str(home / "data"), "train", cache="disk").samples.pixels)
+    return home / "data", home / "cache", pixels
+
+
+@settings(max_examples=FEW, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=damages(["pixels.bin", "header.json"]))
+def test_no_other_samples_are_read(
+    kept: tuple[Path, Path, np.ndarray], tmp_path: Path, changes: list[tuple[str, Damage]]
+) -> None:
+    root, cache, pixels = kept
+    copy = tmp_path / "cache"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(cache, copy)
+    (folder,) = copy.iterdir()
+    corrupt(folder, changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "CACHE_HOME", copy)
+        data = CamVid(str(root), "train", cache="disk")
+    np.testing.assert_array_equal(data.samples.pixels, pixels)
+    assert data.samples.facts.shapes == [(24, 32)] * 4
