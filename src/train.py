@@ -32,6 +32,7 @@ def train(config: "Config", launch: "Launch") -> float:
     from src.recorder import Recorder
     from src.run_folder import Interrupted
     from src.signals import StopSignals
+    from src.studies.isolation import is_child
 
     experiment = build(config)
     state = experiment.state
@@ -59,7 +60,8 @@ def train(config: "Config", launch: "Launch") -> float:
             if stop.received:
                 checkpoints.save_last(state)
                 recorder.close()
-                LOGGER.info("interrupted and saved; the same command with training.resume=auto goes on from here")
+                hint = "" if is_child() else "; the same command with training.resume=auto goes on from here"
+                LOGGER.info("interrupted and saved%s", hint)
                 raise Interrupted(stop.received)
         recorder.close()
         conclude(config, run, experiment, checkpoints)
@@ -122,6 +124,8 @@ def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "
     absent = [label.name for label, pixels in zip(train_data.classes, train_data.class_pixels, strict=False) if not pixels]
     if absent:
         LOGGER.info("beware: no training pixel of %s; is dataset.labels right?", ", ".join(absent))
+    if config.training.resume == "auto" and not run.is_resumed:
+        LOGGER.info("nothing unfinished of this configuration to go on with: a new run, id %s", launch.short_id)
     if config.model.get("weights"):
         LOGGER.info("weights to start from: %s", config.model["weights"])
     LOGGER.info("watch it: %s", tensorboard_command(run))
@@ -155,6 +159,8 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
 def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", checkpoints: "Checkpoints") -> None:
     """The result, what to read it beside, and where to look."""
     state, train, val = experiment.state, experiment.train_data, experiment.val_data
+    if state.epoch < config.training.epochs:
+        LOGGER.info("stopped early: no better %s for training.patience=%s epochs", config.monitor.tag, config.training.patience)
     LOGGER.info("best %s: %.4f at epoch %d of %d", config.monitor.tag, state.best_score, state.best_epoch, state.epoch)
     if config.training.baselines:
         from src.datasets.augmentation import resize
