@@ -98,7 +98,8 @@ def parse_arguments() -> Any:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; flags such as -m come before all keys, and keys have no dashes: training.epochs=10")
+        hint = "flags such as -m come before all keys, and keys have no dashes: training.epochs=10 (see --help)"
+        raise ConfigError(f"{message}; {hint}")
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args()
