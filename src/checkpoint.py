@@ -214,13 +214,16 @@ def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
         CheckpointError: If the file is not there, is not what was written, or cannot be read.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such checkpoint")
+        hint = f"; did you mean {file / 'checkpoints' / 'best.pt'}?" if (file / "checkpoints").is_dir() else ""
+        raise CheckpointError(f"{file}: no such checkpoint{hint}")
     if digests and sha256(file) not in digests:
         raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFESTS[0]}); use another checkpoint")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for what is not a checkpoint
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in first:  # torch goes on to advise what would run code from the file
+            first = "it holds other things than tensors and plain values, or is of another format"
         raise CheckpointError(f"{file}: not a checkpoint that can be loaded safely ({first})") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{file}: holds {type(content).__name__}, expected a dictionary of named tensors")

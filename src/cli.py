@@ -102,7 +102,8 @@ def parse_arguments() -> Any:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; keys are set without dashes, as in training.epochs=10 (see --help)")
+        hint = "flags such as -m come before all keys, and keys have no dashes: training.epochs=10 (see --help)"
+        raise ConfigError(f"{message}; {hint}")
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args()
@@ -135,7 +136,8 @@ def sweep(overrides: list[str], check: Callable[[Config], None], config_name: st
     if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
         folder = claim_folder(OUTPUTS / "multirun" / base.config["name"], short_hash(ids))
         sys.argv.append(f"hydra.sweep.dir={quoted(folder)}")
-        print(f"sweep of {len(ids) or 'as many as it needs'} jobs: {folder}", flush=True)
+        print(f"sweep of {len(ids) or 'as many as it needs'} jobs: {folder}")
+        print(f"if it is cut, the same command with training.resume=auto hydra.sweep.dir={quoted(folder)} goes on", flush=True)
     hand_to_hydra(config_name)
 
 

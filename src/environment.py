@@ -35,7 +35,7 @@ def _git_state() -> tuple[str | None, str]:
     patch = _git("diff", "--no-color", "--no-ext-diff", "--binary", "HEAD")
     top = _git("rev-parse", "--show-toplevel").strip()
     for file in _git("ls-files", "--others", "--exclude-standard", "--full-name", top).splitlines():
-        patch += _git("diff", "--no-color", "--no-ext-diff", "--no-index", "/dev/null", f"{top}/{file}")
+        patch += _git("-C", top, "diff", "--no-color", "--no-ext-diff", "--no-index", "--binary", "/dev/null", file)
     return commit, patch
 
 

@@ -41,6 +41,8 @@ def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
     from src.loop import EpochRecord, fit
     from src.recorder import Recorder
     from src.signals import Interrupted, StopSignals
+    from src.studies.isolation import is_child
+    from src.summary import announce, conclude, describe
 
     experiment = build(config)
     state = experiment.state
@@ -72,7 +74,8 @@ def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
                 checkpoints.save_last(state)
                 checkpoints.finish()
                 recorder.close()
-                LOGGER.info("interrupted and saved; the same command with training.resume=auto goes on from here")
+                hint = "" if is_child() else "; the same command with training.resume=auto goes on from here"
+                LOGGER.info("interrupted and saved%s", hint)
                 raise Interrupted(signal_number)
         checkpoints.finish()
         recorder.close()
@@ -140,44 +143,6 @@ def is_last(config: "Config", state: "TrainState") -> bool:
     return state.epoch >= config.training.epochs or (patience is not None and state.epochs_without_gain >= patience)
 
 
-def describe(experiment: "Experiment") -> dict[str, object]:
-    """Facts about the run that its configuration does not tell, for `run.json`."""
-    setup, state = experiment.setup, experiment.state
-    return {
-        "device": setup.compute.name,
-        "precision": setup.compute.precision,
-        "ranks": setup.ranks.size,
-        "parameters": sum(p.numel() for p in state.model.parameters()),
-        "num_classes": setup.num_classes,
-        "class_names": setup.class_names,
-        "images": {"train": len(experiment.train_data), "val": len(experiment.val_data)},
-        "data_fingerprint": {"train": experiment.train_data.fingerprint, "val": experiment.val_data.fingerprint},
-        "protocol": experiment.val_data.protocol,
-    }
-
-
-def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "Experiment") -> None:
-    """What is about to happen, in a few lines."""
-    facts, train_data = run.facts, experiment.train_data
-    height, width = experiment.val_data[0][1].shape
-    LOGGER.info("run folder: %s%s", run.path, f" (resumed after epoch {experiment.state.epoch})" if run.is_resumed else "")
-    LOGGER.info(
-        "%s with %s parameters on %s in %s; %d training and %d validation images of %dx%d, batches of %d",
-        *(type(experiment.state.model).__name__, f"{facts['parameters']:,}", facts["device"], facts["precision"]),
-        *(len(train_data), len(experiment.val_data), height, width, config.loader.batch_size),
-    )
-    LOGGER.debug("command: %s", " ".join(launch.command))
-    for data in (train_data, experiment.val_data):
-        for note in data.notes:
-            LOGGER.info("beware, %s: %s", data.split, note)
-    absent = [label.name for label, pixels in zip(train_data.classes, train_data.class_pixels, strict=False) if not pixels]
-    if absent:
-        LOGGER.info("beware: no training pixel of %s; is dataset.labels right?", ", ".join(absent))
-    if config.model.get("weights"):
-        LOGGER.info("weights to start from: %s", config.model["weights"])
-    LOGGER.info("watch it: %s", tensorboard_command(run))
-
-
 def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder") -> None:
     """Every `panel_every` epochs, and at the last: predictions and gates on the same validation images."""
     import numpy as np
@@ -201,35 +166,6 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
         names = [f"gate {number} ({m.shape[1]}x{m.shape[2]})" for number, m in enumerate(maps, start=1)]
         recorder.write_attention(epoch, images, maps, names)
     recorder.write_curves()
-
-
-def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", checkpoints: "Checkpoints") -> None:
-    """The result, what to read it beside, and where to look."""
-    state, train, val = experiment.state, experiment.train_data, experiment.val_data
-    LOGGER.info("best %s: %.4f at epoch %d of %d", config.monitor.tag, state.best_score, state.best_epoch, state.epoch)
-    if config.training.baselines:
-        from src.datasets.augmentation import resize
-        from src.datasets.baselines import colour_and_row_miou, majority_map_miou
-
-        samples = [resize(*train.plain(index), train.image_size) for index in range(len(train))]
-        val_samples = [val.plain(index) for index in range(len(val))]
-        facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
-        majority = majority_map_miou((m for _, m in samples), (m for _, m in val_samples), **facts)
-        colour = colour_and_row_miou(samples, val_samples, **facts)
-        run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
-        LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
-        LOGGER.info("  best class for each colour and row %.4f", colour)
-    LOGGER.info("checkpoints: %s", checkpoints.folder)
-    LOGGER.info("run folder: %s", run.path)
-    LOGGER.info("look at it: %s", tensorboard_command(run))
-
-
-def tensorboard_command(run: "RunFolder") -> str:
-    """Shows this run, with the TensorBoard that lies beside this Python."""
-    program = Path(sys.executable).with_name("tensorboard")
-    if program.is_relative_to(Path.cwd()):
-        program = program.relative_to(Path.cwd())
-    return f"{program if program.exists() else 'tensorboard'} --logdir {run.path}"
 
 
 def main() -> None:

@@ -131,6 +131,10 @@ def _values(name: str, written: Any) -> list[int | Color]:
         items = written["ids"]
     else:
         items = written if isinstance(written, list) and not _is_color(written) else [written]
+    if isinstance(written, list) and len(written) == 3 and written == items and all(type(item) is int for item in items):
+        raise ConfigError(
+            f"dataset.classes.{name}={written}: a colour has numbers from 0 to 255; three ids are written {{ids: {written}}}"
+        )
     values: list[int | Color] = []
     for item in items:
         if _is_color(item):

@@ -95,7 +95,8 @@ class LabelSet:
             listed = ", ".join(f"{color} on {number} pixels" for color, number in list(strange.items())[:MAX_NAMED])
             raise DataError(
                 f"{file}: {count} pixels ({count / unknown.size:.1%}) have a colour of no class, such as {listed};"
-                f" {UNKNOWN_SHARE:.1%} are taken as void. Is it saved without loss, and are these its colours ({self.hint})?"
+                f" up to {UNKNOWN_SHARE:.1%} would be taken as void. Is it saved without loss, and are these its colours"
+                f" ({self.hint})?"
             )
         ids[unknown] = self.ignore_index
         return ids.astype(np.uint8), strange

@@ -38,11 +38,12 @@ def find_layout(root: Path, name: str | None = None) -> Layout:
     Raises:
         DataError: If none is there, or more than one and no name chooses.
     """
-    found = [layout for find in FINDERS.values() if (layout := find(root))]
-    if name is not None:
-        found = [layout for layout in found if layout.name == name]
+    there = [layout for find in FINDERS.values() if (layout := find(root))]
+    found = [layout for layout in there if name in (None, layout.name)]
     if len(found) == 1:
         return found[0]
+    if there and not found:
+        raise DataError(f"{root}: no CamVid in the layout {name} here, but in {', '.join(layout.name for layout in there)}")
     if found:
         readings = " and as ".join(f"{layout.name} ({layout.looks_like})" for layout in found)
         choices = " or ".join(f"dataset.layout={layout.name}" for layout in found)

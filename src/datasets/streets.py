@@ -12,6 +12,7 @@ from src.datasets.camvid import CamVid
 from src.datasets.publishing import publishing
 from src.datasets.reader import Cache, SegmentationDataset, Source
 from src.datasets.street_scenes.scene import render_scene
+from src.errors import DataError
 
 # Goes up with every change to what the scenes show: data of another generator is other data.
 GENERATOR_VERSION = 2
@@ -50,9 +51,12 @@ def write_streets(root: Path, *, num_train: int, num_val: int, num_test: int, he
         return final
     # Also says at once, before any folder is made, whether seed and size are allowed.
     render_scene(seed, 0, height, width)
-    with publishing(final) as partial:
-        for split, count in counts.items():
-            write_split(partial, split, count, height, width, seed)
+    try:
+        with publishing(final) as partial:
+            for split, count in counts.items():
+                write_split(partial, split, count, height, width, seed)
+    except OSError as error:
+        raise DataError(f"{final}: cannot be written ({error.strerror}); use another dataset.root") from error
     return final
 
 

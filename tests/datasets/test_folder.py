@@ -98,7 +98,9 @@ def test_a_binary_mask(tmp_path: Path) -> None:
         ({"a": 0, "b": 1}, 1, "1 stands for two classes, void"),
         ({"a": 0, "b": "red"}, None, r"dataset\.classes\.b='red'; allowed are an id, a colour"),
         ({"a": 0, "b": -1}, None, r"dataset\.classes\.b=-1"),
-        ({"a": 0, "b": [1, 2, 300]}, None, None),  # three ids
+        ({"a": 0, "b": [1, 2, 300]}, None, r"b=\[1, 2, 300\]: a colour has numbers from 0 to 255; three ids"),
+        ({"a": 0, "b": {"ids": [1, 2, 300]}}, None, None),
+        ({"a": 0, "b": [1, 2, 3]}, None, r"dataset\.classes\.b: \[1, 2, 3\]: a colour, or three ids\? Others have ids"),
         ({"a": 0, "b": [[1, 2]]}, None, r"dataset\.classes\.b=\[1, 2\]"),
     ],
     ids=str,

@@ -247,7 +247,7 @@ def test_two_readings_are_an_error_until_one_is_chosen(tmp_path: Path, frames: F
     with pytest.raises(DataError, match=r"fastai .*lists .*dataset\.layout=fastai or dataset\.layout=lists$"):
         CamVid(str(tmp_path), "train")
     assert len(CamVid(str(tmp_path), "train", layout="fastai")) == 3
-    with pytest.raises(DataError, match="no CamVid in the layout kaggle here"):
+    with pytest.raises(DataError, match="no CamVid in the layout kaggle here, but in fastai, lists"):
         CamVid(str(tmp_path), "train", layout="kaggle")
 
 

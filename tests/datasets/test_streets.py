@@ -10,6 +10,7 @@ from src.datasets.baselines import colour_and_row_miou, majority_map_miou
 from src.datasets.publishing import publishing
 from src.datasets.street_scenes.scene import render_scene
 from src.datasets.streets import SPLIT_STARTS, write_streets
+from src.errors import DataError
 
 PROJECT = Path(__file__).parents[2]
 NUM_CLASSES, VOID = 11, 11
@@ -141,10 +142,10 @@ def test_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
 
 def test_a_failing_writer_removes_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr("src.datasets.streets.write_split", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"cannot be written \(disk full\); use another dataset\.root"):
         write_streets(tmp_path, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
