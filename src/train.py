@@ -127,7 +127,7 @@ def start_or_resume(config: "Config", launch: "Launch", state: "TrainState", ran
 def begin(config: "Config", state: "TrainState", folder: str | None = None, is_longer: bool = False) -> None:
     """Continues from the checkpoints in `folder`, or starts from `model.weights` if they are given."""
     from src.build import stretch_schedule
-    from src.checkpoint import load_last, load_weights
+    from src.restore import load_last, load_weights
 
     if folder is not None:
         load_last(Path(folder), state)
@@ -184,7 +184,7 @@ def main() -> None:
 def check_point(config: "Config") -> None:
     """Raises what would keep this point of a sweep from being trained."""
     from src.build import check
-    from src.checkpoint import read_weights
+    from src.restore import read_weights
 
     model = check(config)
     if config.model.get("weights"):

@@ -15,7 +15,7 @@ MOST_LINES = 250
 LAYERS = {
     0: {"train", "evaluate", "predict", "export", "doctor", "runs", "bench", "download"},  # entry points
     1: {
-        *("cli", "run_folder", "recorder", "checkpoint", "resume", "console", "failures"),
+        *("cli", "run_folder", "recorder", "checkpoint", "restore", "resume", "console", "failures", "summary"),
         *("studies", "gate_analysis", "diagnosis", "help"),
     },
     2: {"build", "checks", "loading", "targets"},
@@ -24,8 +24,8 @@ LAYERS = {
 }
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
-    *("config", "config_errors", "datasets", "device", "environment", "errors", "figures", "losses", "models"),
-    *("ranks", "redaction", "seeding", "signals"),
+    *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "figures", "losses", "models"),
+    *("ranks", "redaction", "seeding", "signals", "writer"),
 }
 HYDRA = {"cli", "config", "config_errors", "build", "studies"} | LAYERS[0]
 OF_PARTS = {"torch", "numpy", "PIL", "cv2", "albumentations", "jaxtyping", "rich"}

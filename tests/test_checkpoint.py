@@ -11,15 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import StepLR
 
-from src.checkpoint import Checkpoints, load_last, load_weights, read_checkpoint
+from src.checkpoint import Checkpoints
 from src.errors import CheckpointError
 from src.models.attunet import AttU_Net
+from src.restore import load_last, load_weights, read_checkpoint
 from src.state import EpochTotals, TrainState
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +79,7 @@ def test_the_manifest_tells_the_truth_of_every_file(folder: Path) -> None:
         save(checkpoints, state, train(state, score))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest) == names(folder) - {"manifest.json", "manifest_copy.json"}
-    kept = ["last.pt", "last_previous.pt", "best.pt", "best_previous.pt", "epoch_0002.pt", "epoch_0003.pt"]
+    kept = ["last.pt", "last_previous.pt", "best.pt", "best_previous.pt", "best.safetensors", "epoch_0002.pt", "epoch_0003.pt"]
     assert set(manifest) == set(kept)
     for name, entry in manifest.items():
         content = (folder / name).read_bytes()
@@ -86,6 +89,7 @@ def test_the_manifest_tells_the_truth_of_every_file(folder: Path) -> None:
         "last_previous.pt": 2,
         "best.pt": 2,
         "best_previous.pt": 1,
+        "best.safetensors": 2,
         "epoch_0002.pt": 2,
         "epoch_0003.pt": 3,
     }
@@ -104,6 +108,7 @@ def test_best_holds_the_weights_of_the_best_epoch(folder: Path) -> None:
         "manifest.json",
         "best.pt",
         "best_previous.pt",
+        "best.safetensors",
         "last.pt",
         "last_previous.pt",
     }
@@ -333,6 +338,21 @@ def test_weights_of_another_run_are_taken_from_best_and_from_last(folder: Path) 
         assert same(weights(model), expected)
 
 
+def test_the_best_weights_leave_as_safetensors_too(folder: Path) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.1))
+    save(checkpoints, state, train(state, 0.5))
+    best = weights(state.model)
+    save(checkpoints, state, train(state, 0.4))
+    with safe_open(folder / "best.safetensors", framework="numpy") as file:  # as another program reads it
+        assert file.metadata() == {"format": "pt", "epoch": "2"}
+        assert set(file.keys()) == set(best)
+        assert all(np.array_equal(file.get_tensor(key), best[key].numpy()) for key in best)
+    model = make_state().model
+    load_weights(folder / "best.safetensors", model)
+    assert same(weights(model), best)
+
+
 def test_weights_of_another_width_are_refused_with_keys_and_shapes(folder: Path) -> None:
     torch.save({"model": AttU_Net(num_classes=11, channels=[4, 8]).state_dict()}, folder / "best.pt")
     model = AttU_Net(num_classes=11, channels=[4, 16])
@@ -392,9 +412,10 @@ def test_a_file_that_runs_code_is_refused_and_runs_none(tmp_path: Path, save: st
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "weights.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"weights\.pt: not a checkpoint"):
-        load_weights(tmp_path / "weights.pt", make_state().model)
+    for name in ("weights.pt", "weights.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{name}: not a checkpoint"):
+            load_weights(tmp_path / name, make_state().model)
 
 
 def test_a_list_is_refused(tmp_path: Path) -> None:

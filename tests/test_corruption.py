@@ -18,10 +18,11 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import StepLR
 
-from src.checkpoint import Checkpoints, load_last
+from src.checkpoint import Checkpoints
 from src.datasets import reader
 from src.datasets.camvid import CamVid
 from src.errors import CheckpointError
+from src.restore import load_last
 from src.state import EpochTotals, TrainState
 
 PAGE = 4096

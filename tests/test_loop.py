@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from src.build import Experiment, build, stretch_schedule
-from src.checkpoint import Checkpoints, load_last
+from src.checkpoint import Checkpoints
 from src.cli import prepare
 from src.config import MonitorConfig
 from src.errors import NonFiniteLossError
 from src.loop import EpochRecord, StepRecord, evaluate, fit
+from src.restore import load_last
 from src.setup import Setup
 from src.state import TrainState
 from src.step import train_step, update_weights

@@ -204,6 +204,7 @@ def test_a_run_leaves_every_file_of_the_contract(left: Left) -> None:
         *(
             "checkpoints/last.pt",
             "checkpoints/best.pt",
+            "checkpoints/best.safetensors",
             f"checkpoints/epoch_{EPOCHS // 2:04d}.pt",
             f"checkpoints/epoch_{EPOCHS:04d}.pt",
         ),

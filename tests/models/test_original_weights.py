@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.checkpoint import load_weights
 from src.errors import CheckpointError
 from src.models.attunet import AttU_Net
 from src.models.blocks import Upsampling
 from src.models.original_weights import is_original_layout, rename_original_weights
 from src.models.unet import UNet
+from src.restore import load_weights
 
 WIDTHS = [4, 8, 16, 32, 64]
 NUM_CLASSES = 6
