@@ -34,7 +34,9 @@ def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "
     """What is about to happen, in a few lines."""
     facts, train_data = run.facts, experiment.train_data
     height, width = experiment.val_data[0][1].shape
-    LOGGER.info("run folder: %s%s", run.path, f" (resumed after epoch {experiment.state.epoch})" if run.is_resumed else "")
+    epoch, step = experiment.state.epoch, experiment.state.step
+    resumed = f" (resumed after epoch {epoch}{f' and {step} steps' if step else ''})" if run.is_resumed else ""
+    LOGGER.info("run folder: %s%s", run.path, resumed)
     LOGGER.info(
         "%s with %s parameters on %s in %s; %d training and %d validation images of %dx%d, batches of %d",
         *(type(experiment.state.model).__name__, f"{facts['parameters']:,}", facts["device"], facts["precision"]),

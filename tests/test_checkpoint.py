@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 def make_state(width: int = 4) -> TrainState:
     model = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as training has it
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     totals = EpochTotals(2, torch.device("cpu"))
     return TrainState(model, optimizer, StepLR(optimizer, 1), GradScaler("cpu", enabled=False), totals)
