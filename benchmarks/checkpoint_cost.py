@@ -120,12 +120,11 @@ def main() -> None:
         loaded = time.perf_counter() - begin - built
     cost = statistics.median(with_save.seconds / without.seconds for without, with_save in pairs) - 1
     held_up = statistics.median(with_save.held_up for _, with_save in pairs)
+    longest, longest_beside = (max(pair[which].longest_step for pair in pairs) for which in (0, 1))
     print(
-        f"{config.optimizer['_target_']}: a save of {size:.0f} MB takes {written:.1f} s alone and holds training up {held_up:.2f} s"
+        f"{config.optimizer['_target_']}: a save of {size:.0f} MB takes {written:.1f} s alone, holds training up {held_up:.2f} s"
     )
-    print(
-        f"longest step: {max(p[0].longest_step for p in pairs):.2f} s without, {max(p[1].longest_step for p in pairs):.2f} s with"
-    )
+    print(f"longest step: {longest:.2f} s without a save, {longest_beside:.2f} s beside one")
     print(f"a resumed run is built in {built:.1f} s and loaded in {loaded:.1f} s")
     print(f"cost of saving every epoch: {cost:.1%} (median of {given.rounds} pairs; at most {MOST_COST:.0%})")
     sys.exit(0 if cost <= MOST_COST and held_up <= MOST_HELD_UP * written else 1)
