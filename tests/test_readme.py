@@ -11,7 +11,7 @@ from src.studies.points import expand_points
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "conf").glob("*/*.yaml"))]
-TRAIN = re.compile(r"^(?:#|    )\s*(?:\.venv/bin/)?python -m src\.train ([^\n]*)$", re.MULTILINE)
+TRAIN = re.compile(r"^(?:#|    )\s*(?:\.venv/bin/)?(?:python|torchrun --nproc-per-node=2) -m src\.train ([^\n]*)$", re.MULTILINE)
 PLACEHOLDERS = {"FOLDER": "data/somewhere", "FILE": "weights.pt"}
 
 
@@ -29,7 +29,7 @@ def test_there_are_commands() -> None:
 def test_command_composes(command: str) -> None:
     for word, stand_in in PLACEHOLDERS.items():
         command = command.replace(word, stand_in)
-    words = [word for word in shlex.split(command) if word not in ("--help", "-m")]
+    words = [word for word in shlex.split(command, comments=True) if word not in ("--help", "-m")]
     for point in expand_points(words, study_of(words)):
         prepare("config", point)
 
