@@ -187,12 +187,11 @@ class RunFolder:
 
     def _end(self, status: str, error: str | None) -> None:
         try:
+            self._check_it_is_there()
             self._lock.truncate(0)
             self.write(status=status, end=now(), error=error)
-        except OSError as problem:
-            LOGGER.warning(
-                "%s: does not say that the run is %s (%s)", self.path / "run.json", status, problem.strerror or problem
-            )
+        except (OSError, WriteError) as problem:
+            LOGGER.warning("%s: does not say that the run is %s (%s)", self.path / "run.json", status, problem)
 
 
 def now() -> str:
