@@ -36,16 +36,25 @@ class Checkpoints:
         every: Epochs between weights that are kept beside last and best; None keeps none.
         keep: How many of these stay, the newest.
         seconds: Seconds after which `save_if_due` saves; None: never.
+        on_failure: Called, in another thread, for each save that could not be written.
 
     Attributes:
         failures: How many saves could not be written.
     """
 
-    def __init__(self, folder: Path, every: int | None, keep: int, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int | None,
+        keep: int,
+        seconds: float | None = None,
+        on_failure: Callable[[], object] = lambda: None,
+    ) -> None:
         self.folder = folder
         self.every = every
         self.keep = keep
         self.seconds = seconds
+        self.on_failure = on_failure
         self.failures = 0
         self.entries = read_manifest(folder) or {}
         self._writer = Writer()
@@ -79,7 +88,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._writer.finish()
+        if kind is not KeyboardInterrupt:  # a second Ctrl-C ends it at once
+            self._writer.finish()
 
     def finish(self) -> None:
         """Returns once everything is written.
@@ -106,6 +116,7 @@ class Checkpoints:
             failure = None
         except Exception as error:  # a full disk, a folder that was taken away, and whatever torch makes of them
             self.failures += 1
+            self.on_failure()
             failure = error
             LOGGER.warning("%s: not saved (%s); what was there stays, training goes on", self.folder / name, error)
         if name == "last.pt":

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on; the same lines go to `train.log`."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -57,7 +58,8 @@ class ProgressView:
         if self.bar:
             self.bar.stop()
         LOGGER.removeHandler(self.file_handler)
-        self.file_handler.close()
+        with contextlib.suppress(OSError):
+            self.file_handler.close()
 
     def step(self, record: StepRecord) -> None:
         """Shows how far the epoch is."""
@@ -95,6 +97,7 @@ class ProgressView:
         self.images_at_start, self.last_line = None, time.perf_counter()
 
     def _open_log(self, log_file: Path, redactor: Redactor) -> None:
+        logging.raiseExceptions = False  # a full disk costs lines of the log, not a traceback for each
         LOGGER.setLevel(logging.DEBUG)
         LOGGER.propagate = False
         for handler in list(LOGGER.handlers):

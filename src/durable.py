@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from src.errors import WriteError
+
 
 class HashingFile:
     """Passes bytes on to a file and computes their SHA-256 on the way."""
@@ -55,6 +57,42 @@ def write_durably(path: Path, write: Callable[[HashingFile], object], previous: 
     return digest
 
 
+class GrowingFile:
+    """A file that only grows; what could not be written to it waits, whole, for the next `flush`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting = b""
+
+    def write(self, block: bytes) -> None:
+        """Adds to what the next `flush` writes."""
+        self._waiting += block
+
+    def flush(self) -> None:
+        """Writes all that waits, or raises OSError and leaves the file as it was."""
+        if self._waiting:
+            append_durably(self.path, self._waiting)
+            self._waiting = b""
+
+
+def append_durably(path: Path, content: bytes) -> None:
+    """Adds to a file; of what a full disk took only in part, nothing stays.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            written = 0
+            while written < len(content):
+                written += file.write(content[written:])
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` for what will take its place; nothing of that name is left afterwards."""
@@ -74,6 +112,17 @@ def keep(path: Path, previous: Path) -> None:
             path.replace(previous)
         else:
             second_name.replace(previous)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tells in one line what keeps this folder from being written to."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room or give access, or use hydra.run.dir=FOLDER"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

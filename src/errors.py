@@ -17,6 +17,10 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be read or does not fit; the message names file and keys."""
 
 
+class WriteError(UserError):
+    """A run's folder that cannot be written to; the message names it."""
+
+
 class NonFiniteLossError(UserError):
     """The training loss was not a finite number; the weights are those from before that step."""
 

@@ -14,7 +14,7 @@ from src.errors import OutOfMemoryError, RankError, UserError, WorkerError
 from src.step import train_step
 
 WORKER_DIED = "DataLoader worker"  # how torch begins, or nearly, to tell it
-CPU_IS_FULL = "DefaultCPUAllocator"
+CPU_IS_FULL = ("DefaultCPUAllocator", "could not create a primitive")  # torch's words, and those of oneDNN under it
 RANK_DIED = ("closed by peer", "reset by peer", "Timed out waiting", "NCCL")
 
 
@@ -44,7 +44,7 @@ def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine had no memory left to give."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or CPU_IS_FULL in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in CPU_IS_FULL)
 
 
 def _explain_worker(config: Config, problem: str) -> str:

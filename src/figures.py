@@ -1,5 +1,6 @@
 """Arrays to pictures."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from src.durable import write_durably
 
 WRONG, RIGHT, IGNORED = (220, 50, 47), (235, 235, 235), (120, 120, 120)
 GAP = 4  # pixels between the pictures of a panel
@@ -61,8 +65,7 @@ def save_rows(
     if legend:
         patches = [Patch(color=f"#{bytes(color).hex()}", label=name) for name, color in legend]
         axes.legend(handles=patches, ncol=6, loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+    _save(figure, path, bbox_inches="tight")
 
 
 def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -73,8 +76,14 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     _lines(axes[0, 1], rows, ["val/miou", "val/pixel_accuracy", "val/class_accuracy", "train/pixel_accuracy"], "score")
     _lines(axes[1, 0], rows, iou_tags, "IoU of each class")
     _lines(axes[1, 1], rows, ["lr"], "learning rate")
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path, **options: Any) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png", **options)
     plt.close(figure)
+    write_durably(path, lambda file: file.write(picture.getvalue()))
 
 
 def _lines(axes: Axes, rows: Sequence[dict[str, Any]], tags: Sequence[str], title: str) -> None:

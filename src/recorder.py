@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from openpyxl import Workbook
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from src import figures
-from src.durable import replace_text
+from src.durable import GrowingFile, replace_text, write_durably
+from src.events import EventFile
 from src.loop import EpochRecord
 
 Row = dict[str, Any]
@@ -22,7 +22,8 @@ Row = dict[str, Any]
 class Recorder:
     """One row an epoch in `metrics.csv` and `metrics.jsonl`, the same as TensorBoard scalars, and pictures.
 
-    A value that does not exist (the IoU of an absent class) is an empty cell, null, or no point.
+    A value that does not exist (the IoU of an absent class) is an empty cell, null, or no point. Where the disk is full, OSError
+    is raised, nothing half-written is left, and rows and points wait for the next `write` or `flush`.
 
     Args:
         folder: The run's folder.
@@ -41,28 +42,30 @@ class Recorder:
         self.colors[: len(classes)] = [color for _, color in classes]
         self.rows = [row for row in read_rows(folder) if row["epoch"] <= finished_epochs]
         self._rewrite()
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=finished_epochs + 1)
+        self.lines, self.table = GrowingFile(folder / "metrics.jsonl"), GrowingFile(folder / "metrics.csv")
+        self.tensorboard = EventFile(folder / "tensorboard", purge_step=finished_epochs + 1)
 
     def write_text(self, title: str, text: str) -> None:
         """A text in TensorBoard, shown as it is."""
         self.tensorboard.add_text(title, "    " + text.replace("\n", "\n    "))
+        self.tensorboard.flush()
 
     def write(self, record: EpochRecord) -> None:
         """A row of scores."""
         row: Row = {"epoch": record.epoch}
         row |= {tag: value if math.isfinite(value) else None for tag, value in record.scores.items()}
         self.rows.append(row)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        with (self.folder / "metrics.csv").open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if len(self.rows) == 1:
-                writer.writeheader()
-            writer.writerow(row)
+        self.lines.write(as_lines([row]).encode())
+        self.table.write(as_table([row], with_header=len(self.rows) == 1).encode())
         for tag, value in row.items():
             if tag != "epoch" and value is not None:
                 self.tensorboard.add_scalar(tag, value, record.epoch)
-        self.tensorboard.flush()
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes every row and point that is not on the disk yet."""
+        for file in (self.lines, self.table, self.tensorboard):
+            file.flush()
 
     def write_panels(self, epoch: int, images: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> None:
         """Image, truth, prediction and error of each image; arrays are uint8 [images, height, width(, 3)]."""
@@ -71,14 +74,16 @@ class Recorder:
             for image, truth, prediction in zip(images, truths, predictions, strict=True)
         ]
         for number, row in enumerate(rows):
-            self.tensorboard.add_image(f"panel/{number}", row, epoch, dataformats="HWC")
+            self.tensorboard.add_image(f"panel/{number}", row, epoch)
+        self.tensorboard.flush()
         figures.save_rows(self.folder / "figures" / f"panels_epoch_{epoch:04d}.png", rows, figures.COLUMNS, self.classes)
 
     def write_attention(self, epoch: int, images: np.ndarray, maps: Sequence[np.ndarray], names: Sequence[str]) -> None:
         """What each gate let through: `maps` holds a float array [images, h, w] for each gate."""
         rows = [figures.compose_attention(image, [m[number] for m in maps]) for number, image in enumerate(images)]
         for number, row in enumerate(rows):
-            self.tensorboard.add_image(f"attention/{number}", row, epoch, dataformats="HWC")
+            self.tensorboard.add_image(f"attention/{number}", row, epoch)
+        self.tensorboard.flush()
         figures.save_rows(self.folder / "figures" / f"attention_epoch_{epoch:04d}.png", rows, ["image", *names])
 
     def write_curves(self) -> None:
@@ -87,21 +92,16 @@ class Recorder:
             figures.save_curves(self.folder / "figures" / "curves.png", self.rows)
 
     def close(self) -> None:
-        """Writes the curves and the spreadsheet, and closes TensorBoard's file."""
+        """Writes what is left, the curves and the spreadsheet."""
+        self.flush()
         self.write_curves()
         if self.rows:
             self._write_spreadsheet()
-        self.tensorboard.close()
 
     def _rewrite(self) -> None:
         if self.rows:
-            lines = "".join(json.dumps(row) + "\n" for row in self.rows)
-            replace_text(self.folder / "metrics.jsonl", lines)
-            table = io.StringIO(newline="")
-            writer = csv.DictWriter(table, list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-            replace_text(self.folder / "metrics.csv", table.getvalue())
+            replace_text(self.folder / "metrics.jsonl", as_lines(self.rows))
+            replace_text(self.folder / "metrics.csv", as_table(self.rows, with_header=True))
         else:
             for name in ("metrics.csv", "metrics.jsonl"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -112,7 +112,24 @@ class Recorder:
         sheet.append(list(self.rows[0]))
         for row in self.rows:
             sheet.append(list(row.values()))
-        book.save(self.folder / "metrics.xlsx")
+        content = io.BytesIO()
+        book.save(content)
+        write_durably(self.folder / "metrics.xlsx", lambda file: file.write(content.getvalue()))
+
+
+def as_lines(rows: Sequence[Row]) -> str:
+    """JSON, a line for each row."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def as_table(rows: Sequence[Row], with_header: bool) -> str:
+    """CSV; the rows have the same columns."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(rows[0]))
+    if with_header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 def read_rows(folder: Path) -> list[Row]:

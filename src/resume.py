@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import HARMLESS_KEYS, Config
+from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.run_folder import OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, is_locked, read_run
 
@@ -65,8 +66,9 @@ def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
     for folder in sorted((file.parent for file in home.glob("*/run.json")), reverse=True):
         run = read_run(folder)
         same = run.get("short_id") == launch.short_id and run.get("status") in UNFINISHED
-        if same and _has_last(folder) and not is_locked(folder):
-            return folder
+        with writing(folder):
+            if same and _has_last(folder) and not is_locked(folder):
+                return folder
     return None
 
 

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.durable import replace_text
-from src.errors import ConfigError, UserError
+from src.durable import replace_text, writing
+from src.errors import ConfigError, UserError, WriteError
 from src.redaction import Redactor
 from src.signals import Interrupted
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
 
 OUTPUTS = Path("outputs")
 LOGGER = logging.getLogger("src")
+RESERVE = bytes(2**16)  # kept on the disk, so that a full one still has room for run.json to say how the run ended
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,14 @@ def claim_folder(parent: Path, short_id: str) -> Path:
     """Makes parent/<date_time>_<short id>, which nobody had before; two starts in one second get two folders."""
     while True:
         folder = parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{short_id}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            time.sleep(0.1)
+        with writing(folder):
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                if not folder.exists():  # then it is above it that something else is in the way
+                    raise
+        time.sleep(0.1)
 
 
 def short_hash(value: Any) -> str:
@@ -88,12 +92,10 @@ class RunFolder:
     def __init__(self, path: Path, is_resumed: bool = False) -> None:
         self.path = path
         self.is_resumed = is_resumed
-        try:
+        with writing(path):
             for name in ("checkpoints", "figures", "tensorboard"):
                 (path / name).mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("w")
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror}); use hydra.run.dir=FOLDER") from error
+            self._lock = (path / ".lock").open("ab", buffering=0)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when this process ends
         except BlockingIOError:
@@ -101,6 +103,11 @@ class RunFolder:
             raise ConfigError(f"{path}: another process is training in this folder; wait for it or use another") from None
         os.register_at_fork(after_in_child=self._lock.close)  # else loader workers hold it for seconds after a kill
         self.facts: dict[str, Any] = read_run(path)
+        with writing(path):
+            self._lock.truncate(0)
+            self._lock.write(RESERVE)
+            for left_over in [*path.glob(".*.tmp"), *path.glob("figures/.*.tmp")]:  # by a process that was killed
+                left_over.unlink()
 
     def write(self, **facts: Any) -> None:
         """Adds facts to `run.json`, in one step."""
@@ -112,28 +119,59 @@ class RunFolder:
         facts = {"epoch": state.epoch, "best_score": state.best_score, "best_epoch": state.best_epoch}
         self.write(**facts, final_scores=record.scores, **({"best_scores": record.scores} if record.is_best else {}))
 
+    def count_failure(self) -> None:
+        """Something could not be written; `run.json` says how often."""
+        self.facts["failed_writes"] += 1
+
+    @contextlib.contextmanager
+    def going_on(self, name: str) -> Iterator[None]:
+        """What is written within may fail, for want of room or access: it is told and counted, and training goes on.
+
+        Raises:
+            WriteError: If the folder itself was taken away.
+        """
+        self._check_it_is_there()
+        try:
+            yield
+        except OSError as error:
+            self.count_failure()
+            LOGGER.warning("%s: not written (%s); training goes on", self.path / name, error.strerror or error)
+
+    def _check_it_is_there(self) -> None:
+        try:
+            there = os.path.samestat((self.path / ".lock").stat(), os.fstat(self._lock.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError:  # a file system that does not answer now
+            there = True
+        if not there:
+            raise WriteError(
+                f"{self.path}: was removed or replaced while the run trained, so that nothing more can be saved in it"
+            )
+
     @contextlib.contextmanager
     def running(self, launch: Launch, facts: dict[str, Any]) -> Iterator[None]:
         """Says in `run.json` that the run is running, and at the end how it ended."""
         from src.environment import describe_environment
 
         environment, patch = describe_environment()
-        self.write(
-            status="running",
-            command=launch.redactor.text(" ".join(launch.command)),
-            overrides=[launch.redactor.text(override) for override in launch.overrides],
-            short_id=launch.short_id,
-            config=launch.redactor.tree(launch.config),
-            start=self.facts.get("start", now()),
-            end=None,
-            error=None,
-            **environment,
-            **facts,
-        )
+        facts = facts | {
+            "status": "running",
+            "command": launch.redactor.text(" ".join(launch.command)),
+            "overrides": [launch.redactor.text(override) for override in launch.overrides],
+            "short_id": launch.short_id,
+            "config": launch.redactor.tree(launch.config),
+            "start": self.facts.get("start", now()),
+            "end": None,
+            "error": None,
+            "failed_writes": self.facts.get("failed_writes", 0),
+        }
         try:
-            replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
-            if patch:
-                replace_text(self.path / "diff.patch", launch.redactor.text(patch))
+            with writing(self.path):
+                self.write(**environment, **facts)
+                replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
+                if patch:
+                    replace_text(self.path / "diff.patch", launch.redactor.text(patch))
             yield
         except Interrupted as error:
             self._end("interrupted", str(error))
@@ -148,7 +186,12 @@ class RunFolder:
         self._end("finished", None)
 
     def _end(self, status: str, error: str | None) -> None:
-        self.write(status=status, end=now(), error=error)
+        try:
+            self._check_it_is_there()
+            self._lock.truncate(0)
+            self.write(status=status, end=now(), error=error)
+        except (OSError, WriteError) as problem:
+            LOGGER.warning("%s: does not say that the run is %s (%s)", self.path / "run.json", status, problem)
 
 
 def now() -> str:

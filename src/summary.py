@@ -74,6 +74,8 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
         run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
         LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
         LOGGER.info("  best class for each colour and row %.4f", colour)
+    if failed := run.facts["failed_writes"]:
+        LOGGER.info("beware: %d writes failed on the way, see train.log; checkpoints and metrics are whole again", failed)
     LOGGER.info("checkpoints: %s", checkpoints.folder)
     LOGGER.info("run folder: %s", run.path)
     LOGGER.info("look at it: %s", tensorboard_command(run))

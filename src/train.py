@@ -37,6 +37,7 @@ def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
     """Trains, and writes everything that a run leaves behind."""
     from src.build import build
     from src.console import ProgressView
+    from src.durable import writing
     from src.failures import told_in_one_line
     from src.loop import EpochRecord, fit
     from src.recorder import Recorder
@@ -54,17 +55,21 @@ def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
         checkpoints,
         told_in_one_line(config, experiment),
     ):
-        recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
+        with writing(run.path):
+            recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
+            recorder.write_text("config", launch.config_yaml)
         announce(config, launch, run, experiment)
-        recorder.write_text("config", launch.config_yaml)
         epochs = state.epoch if is_last(config, state) else config.training.epochs  # a run that patience ended stays ended
         for record in fit(state, experiment.setup, epochs, config.training.log_every, config.monitor):
             if isinstance(record, EpochRecord):
                 view.epoch(record)
-                recorder.write(record)
-                write_pictures(config, experiment, recorder)
+                with run.going_on("metrics.csv"):
+                    recorder.write(record)
+                with run.going_on("figures"):
+                    write_pictures(config, experiment, recorder)
                 checkpoints.save_epoch(state, record.is_best)
-                run.write_scores(state, record)
+                with run.going_on("run.json"):
+                    run.write_scores(state, record)
                 if is_last(config, state):
                     break
             else:
@@ -72,13 +77,11 @@ def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
                 checkpoints.save_if_due(state)
             if signal_number := ranks.most(stop.received):
                 checkpoints.save_last(state)
-                checkpoints.finish()
-                recorder.close()
+                put_away(run, checkpoints, recorder)
                 hint = "" if is_child() else "; the same command with training.resume=auto goes on from here"
                 LOGGER.info("interrupted and saved%s", hint)
                 raise Interrupted(signal_number)
-        checkpoints.finish()
-        recorder.close()
+        put_away(run, checkpoints, recorder)
         conclude(config, run, experiment, checkpoints)
     return state.best_score
 
@@ -113,7 +116,8 @@ def start_or_resume(config: "Config", launch: "Launch", state: "TrainState", ran
         begin(config, state)  # first, so that weights that do not fit leave no folder
     run = claim_run(config, launch, previous)
     checkpoints = Checkpoints(
-        run.path / "checkpoints", training.checkpoint_every, training.checkpoint_keep, training.checkpoint_seconds
+        *(run.path / "checkpoints", training.checkpoint_every, training.checkpoint_keep, training.checkpoint_seconds),
+        run.count_failure,
     )
     start = {}
     if run.is_resumed:
@@ -166,6 +170,17 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
         names = [f"gate {number} ({m.shape[1]}x{m.shape[2]})" for number, m in enumerate(maps, start=1)]
         recorder.write_attention(epoch, images, maps, names)
     recorder.write_curves()
+
+
+def put_away(run: "RunFolder", checkpoints: "Checkpoints", recorder: "Recorder") -> None:
+    """Returns once the run is on the disk; raises UserError if its newest state or a row is not."""
+    from src.durable import writing
+
+    checkpoints.finish()
+    with writing(run.path):
+        recorder.flush()
+    with run.going_on("figures"):
+        recorder.close()
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +85,20 @@ def train_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
         )
 
     return run
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python COMMAND` as `start_process` does; what a failed test left running is ended."""
+    from processes import start_process
+
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*command: str, **options: Any) -> subprocess.Popen[str]:
+        started.append(start_process(tmp_path, *command, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

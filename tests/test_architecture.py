@@ -25,7 +25,7 @@ LAYERS = {
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
     *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "figures", "losses", "models"),
-    *("ranks", "redaction", "seeding", "signals", "writer"),
+    *("events", "ranks", "redaction", "seeding", "signals", "writer"),
 }
 HYDRA = {"cli", "config", "config_errors", "build", "studies"} | LAYERS[0]
 OF_PARTS = {"torch", "numpy", "PIL", "cv2", "albumentations", "jaxtyping", "rich"}

@@ -341,6 +341,7 @@ def test_weights_of_another_run_are_taken_from_best_and_from_last(folder: Path) 
 
 def test_the_best_weights_leave_as_safetensors_too(folder: Path) -> None:
     state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    state.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save(checkpoints, state, train(state, 0.1))
     save(checkpoints, state, train(state, 0.5))
     best = weights(state.model)

@@ -1,18 +1,16 @@
 """Runs that end because something outside their code gave way: one line says what, and what to do."""
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from processes import Process, the_end, wait_for
 from torch import Tensor, nn
 
 from src.build import Experiment, build
@@ -102,47 +100,9 @@ def test_a_batch_that_fits_is_a_batch_that_was_trained(full: Any) -> None:
 # --- real processes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*command: str) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdout is not None
-    for said in process.stdout:
-        if line in said:
-            return
-    raise AssertionError(f"{line} was never said: {process.communicate()[1]}")
-
-
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: Process) -> list[int]:
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(number) for number in listed.split()]
-
-
-def the_end(process: subprocess.Popen[str], home: Path) -> tuple[str, dict[str, Any]]:
-    """The one line that it ended with, and what its `run.json` says."""
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1, stderr
-    assert len(stderr.splitlines()) == 1, stderr
-    line = stderr.strip()
-    (file,) = home.glob("outputs/*/*/run.json")
-    run = json.loads(file.read_text())
-    assert run["status"] == "failed"
-    assert run["error"].partition(": ")[2] in line
-    return line, run
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

@@ -57,7 +57,7 @@ def write(folder: Path, epochs: Iterator[int] | range, finished: int, close: boo
     if close:
         recorder.close()
     else:
-        recorder.tensorboard.close()
+        recorder.flush()
     return recorder
 
 

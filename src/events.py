@@ -1,0 +1,55 @@
+"""What TensorBoard reads: one file of events for each process that trained a run."""
+
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
+
+from src.durable import GrowingFile
+
+STAMP = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+
+
+class EventFile:
+    """Scalars, pictures and texts, on the disk with each `flush`; no record is ever there in part.
+
+    torch's own writer is not used: a full disk ends it for good, and leaves a torn record behind which nothing is read.
+
+    Args:
+        folder: The run's `tensorboard/`.
+        purge_step: What was written of this step and later ones, by a process that was killed, is not shown.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        stamps = [int(found[1]) for file in folder.iterdir() if (found := STAMP.match(file.name))]
+        stamp = max(int(time.time()), *(earlier + 1 for earlier in stamps), 0)  # files are read in the order of their names
+        self._file = GrowingFile(folder / f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{os.getpid()}")
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"), purge_step)
+        self._add(Event(session_log=SessionLog(status=SessionLog.START)), purge_step)
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """A point of a curve."""
+        self._add(Event(summary=summary.scalar(tag, value)), step)
+
+    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """A picture: uint8 [height, width, 3]."""
+        self._add(Event(summary=summary.image(tag, image, dataformats="HWC")), step)
+
+    def add_text(self, tag: str, text: str) -> None:
+        """A text, in Markdown."""
+        self._add(Event(summary=summary.text(tag, text)), 0)
+
+    def flush(self) -> None:
+        """Writes what is not on the disk yet; raises OSError if it cannot, and a later call writes it then."""
+        self._file.flush()
+
+    def _add(self, event: Event, step: int) -> None:
+        event.wall_time, event.step = time.time(), step
+        self._records.write(event.SerializeToString())
