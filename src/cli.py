@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -207,7 +208,7 @@ def compose_checked(config_name: str, overrides: list[str]) -> tuple[DictConfig,
             check_hydra_node(OmegaConf.to_container(composed.hydra), OmegaConf.to_container(typed.hydra))
     except UserError:
         raise
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise explain(error) from error
     hydra_node = composed.hydra
     with open_dict(composed):

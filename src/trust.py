@@ -71,7 +71,6 @@ def check_events(file: Path) -> None:
                 raise ConfigError(f"{file}: the alias *{event.anchor} stands for nothing, or for what it is part of")
             values += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            sizes.pop(event.anchor, None)
             open_nodes.append((event.anchor, values))
             values += 1
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent):
