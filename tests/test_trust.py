@@ -122,30 +122,26 @@ def test_our_own_configuration_is_within_the_limits() -> None:
 
 # --- what it could make run ------------------------------------------------------------------------------------------
 
-UNGUARDED = """
-import sys
-from src import cli
-cli.check_hydra_node = lambda *_: None
-cli.run_job = lambda _: 0.0
-cli.main(lambda *_: 0.0, lambda _: None)
-"""
+# A sweep whose jobs do nothing, from the front door on; without its guard; and by Hydra alone.
+SWEEP = "from src import cli; cli.run_job = lambda _: 0.0; cli.main(lambda *_: 0.0, lambda _: None)"
+UNGUARDED = f"from src import cli; cli.check_hydra_node = lambda *_: None; {SWEEP}"
 RERUN = "from src import cli; cli.hand_to_hydra('config')"
 
 
 def run(code: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *code.split(maxsplit=1)] if code.startswith("-m") else [sys.executable, "-c", code]
-    return subprocess.run([*command, *words], cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     write_experiment(tmp_path, f"hydra:\n  callbacks:\n    x: {{_target_: os.mkdir, path: {mark}}}\n")
     words = ["-m", "--config-dir", "strange", "experiment=strange", "seed=0,1"]
-    done = run("-m src.train", tmp_path, *words)
+    done = run(SWEEP, tmp_path, *words)
+    assert not mark.exists()
     assert done.stderr.startswith("error: hydra.callbacks.x._target_: set by a file outside conf/")
     assert len(done.stderr.splitlines()) == 1
-    assert not mark.exists()
     run(UNGUARDED, tmp_path, *words)
     assert mark.exists()
 
@@ -178,9 +174,9 @@ def test_a_pickle_is_not_rerun(tmp_path: Path) -> None:
     mark, file = tmp_path / "mark", tmp_path / "config.pickle"
     file.write_bytes(pickle.dumps(MakesFolder(str(mark))))
     words = ["-m", "--experimental-rerun", str(file)]
-    done = run("-m src.train", tmp_path, *words, "seed=0,1")
-    assert done.stderr.startswith("error: --config-path, --config-name and --experimental-rerun are not used here")
+    done = run(SWEEP, tmp_path, *words, "seed=0,1")
     assert not mark.exists()
+    assert done.stderr.startswith("error: --config-path, --config-name and --experimental-rerun are not used here")
     run(RERUN, tmp_path, *words)
     assert mark.exists()
 
