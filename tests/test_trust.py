@@ -146,6 +146,25 @@ def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     assert mark.exists()
 
 
+SHOW_COMMAND = f"""
+from src.studies import isolation
+def start(command, env):
+    print("started", *command, flush=True)
+    raise OSError
+isolation.subprocess.Popen = start
+{SWEEP.replace("cli.run_job = lambda _: 0.0; ", "")}
+"""
+
+
+@pytest.mark.parametrize("added", [["--config-dir", "strange"], ["hydra.searchpath=[file://{home}/strange]"]], ids=str)
+def test_the_jobs_of_a_sweep_find_the_added_folder(added: list[str], tmp_path: Path) -> None:
+    write_experiment(tmp_path, "seed: 5\n")
+    done = run(SHOW_COMMAND, tmp_path, "-m", *(word.format(home=tmp_path) for word in added), "experiment=strange", "seed=0,1")
+    started = [line for line in done.stdout.splitlines() if line.startswith("started")]
+    assert started, done.stderr
+    assert all("hydra.searchpath=[" in line and str(tmp_path / "strange") in line for line in started)
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
