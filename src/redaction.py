@@ -13,8 +13,13 @@ SECRET_VALUE = re.compile(
     r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]{8,}"
 )
-ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
+ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?([A-Za-z_][A-Za-z0-9_]*)")
 ASSIGNMENT = re.compile(r"^([+~]*)([\w./@-]+)=(.*)$", re.DOTALL)
+ENTRY = re.compile(r"""([\w.-]+)['"]?\s*:\s*('[^']*'|"[^"]*"|[^\s,{}\[\]'"$]+)""")
+# In a patch: a line of YAML, of an .env file or of code that gives a key a value.
+PATCH_LINE = re.compile(
+    r"""(?m)^([-+ ]\s*(?:export\s+)?['"]?([\w.-]+)['"]?\s*[:=]\s*)(?:(['"])[^'"\n]+\3|[^\s'"()\[\]{},$]+)(\s*,?)$"""
+)
 HIDDEN = "***"
 
 
@@ -28,9 +33,15 @@ class Redactor:
 
     def __init__(self, overrides: list[str], config: Any = None) -> None:
         self.secrets: set[str] = set()
+        self.learn(overrides, config)
+
+    def learn(self, overrides: list[str], config: Any = None) -> None:
+        """Adds the secrets of further words and of another configuration."""
         for override in overrides:
             if (match := ASSIGNMENT.match(override)) and SECRET_NAME.search(match[2]):
                 self._collect(match[3], secret=True)
+            for key, value in ENTRY.findall(override):  # of a dictionary: logger={api_key:...}
+                self._collect(value, secret=bool(SECRET_NAME.search(key)))
         self._collect(config, secret=False)
         for name in _environment_names([*overrides, *_strings(config)]):
             if SECRET_NAME.search(name):
@@ -42,6 +53,13 @@ class Redactor:
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
         return SECRET_VALUE.sub(HIDDEN, text)
+
+    def patch(self, patch: str) -> str:
+        """A patch without secrets: also those of keys that no configuration has, such as in a file beside the source."""
+        hidden = PATCH_LINE.sub(
+            lambda match: f"{match[1]}{HIDDEN}{match[4]}" if SECRET_NAME.search(match[2]) else match[0], patch
+        )
+        return self.text(hidden)
 
     def tree(self, value: Any, secret: bool = False) -> Any:
         """The same dictionaries and lists without secrets in their strings."""

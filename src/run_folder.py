@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.state import TrainState
 
 OUTPUTS = Path("outputs")
+MAX_BYTES = 2**20  # of a run.json that is read back; ours have some kilobytes
 LOGGER = logging.getLogger("src")
 RESERVE = bytes(2**16)  # kept on the disk, so that a full one still has room for run.json to say how the run ended
 
@@ -171,7 +172,7 @@ class RunFolder:
                 self.write(**environment, **facts)
                 replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
                 if patch:
-                    replace_text(self.path / "diff.patch", launch.redactor.text(patch))
+                    replace_text(self.path / "diff.patch", launch.redactor.patch(patch))
             yield
         except Interrupted as error:
             self._end("interrupted", str(error))
@@ -215,10 +216,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     file = folder / "run.json"
     if not file.exists():
         return {}
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{file}: {size} bytes; a run.json has at most {MAX_BYTES}")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{file}: holds {type(facts).__name__}, expected a dictionary of facts")
+    return facts
 
 
 def end_dead_run(folder: Path, reason: str) -> None:

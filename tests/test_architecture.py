@@ -16,7 +16,7 @@ LAYERS = {
     0: {"train", "evaluate", "predict", "export", "doctor", "runs", "bench", "download"},  # entry points
     1: {
         *("cli", "run_folder", "recorder", "checkpoint", "restore", "resume", "console", "failures", "summary"),
-        *("studies", "gate_analysis", "diagnosis", "help"),
+        *("studies", "gate_analysis", "diagnosis", "help", "trust"),
     },
     2: {"build", "checks", "loading", "targets"},
     3: {"loop", "clock", "setup", "step"},

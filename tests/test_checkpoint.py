@@ -1,5 +1,6 @@
 """Checkpoints that were torn, flipped, killed or made for another network."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -407,9 +408,9 @@ def test_a_file_that_runs_code_is_refused_and_runs_none(tmp_path: Path, save: st
     with pytest.raises(CheckpointError, match="safely"):
         load_weights(file, make_state().model)
     assert not trace.exists()
-    if save == "pickle":
-        pickle.loads(file.read_bytes())
-        assert trace.exists()  # so it would have
+    with contextlib.suppress(RuntimeError):  # what comes back is no checkpoint
+        torch.load(file, weights_only=False)
+    assert trace.exists()  # so it would have
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from src.redaction import HIDDEN, Redactor
 
@@ -108,6 +109,26 @@ def test_an_environment_variable_with_any_name_behind_a_secret_key(monkeypatch: 
     monkeypatch.setenv("WANDB", "from-environment")
     assert "from-environment" not in Redactor([], {"api_token": "${oc.env:WANDB}"}).text("api_token: from-environment")
     assert "from-environment" not in Redactor(["+api_token=${oc.env:WANDB}"]).text("api_token: from-environment")
+
+
+@pytest.mark.parametrize("words", ["${oc.env:'WANDB_TOKEN'}", '${oc.env:"WANDB_TOKEN",x}', "${ oc.env: WANDB_TOKEN}"])
+def test_however_the_interpolation_is_written(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_TOKEN", "from-environment")
+    assert OmegaConf.create({"a": words}).a == "from-environment"
+    assert Redactor([f"name={words}"]).text("from-environment") == HIDDEN
+
+
+@pytest.mark.parametrize(
+    "override", ["+logger={api_key:abc-def}", "+a={b: {'api_key': 'abc-def', c: 1}, d: 2}", "+a=[{pass.token:abc-def"]
+)
+def test_a_secret_key_within_a_dictionary_of_the_command_line(override: str) -> None:
+    assert "abc-def" not in Redactor([override]).text(f"{override}: not of the form key=value")
+
+
+def test_what_is_learnt_later_is_hidden_too() -> None:
+    redactor = Redactor(["seed=1"])
+    redactor.learn([], {"api_key": "abc-def"})
+    assert redactor.text("abc-def") == HIDDEN
 
 
 def test_an_unset_environment_variable_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from src.errors import ConfigError, UserError
 from src.redaction import Redactor
 from src.run_folder import (
+    MAX_BYTES,
     Interrupted,
     Launch,
     RunFolder,
@@ -208,6 +209,33 @@ def test_a_run_json_that_is_no_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json: not readable as JSON"):
         read_run(tmp_path)
     assert read_run(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "not readable as JSON"),
+        ("[1]", "holds list, expected a dictionary"),
+        ('{"status": "' + "x" * MAX_BYTES + '"}', rf"{MAX_BYTES + 14} bytes; a run\.json has at most {MAX_BYTES}"),
+    ],
+    ids=["deep", "list", "large"],
+)
+def test_a_strangers_run_json_is_refused_before_it_costs(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=rf"run\.json: {message}"):
+        read_run(tmp_path)
+
+
+def test_secrets_of_files_beside_the_source_stay_out_of_the_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the configuration knows, and those of keys that look like secrets."""
+    patch = "+API_TOKEN=abc-def\n+  password: 'gh i'\n+note = hush-hush\n+tokens = split(text)\n+    def f(self, token: str):\n"
+    monkeypatch.setattr("src.environment.describe_environment", lambda: ({}, patch))
+    run = RunFolder(tmp_path)
+    with run.running(make_launch(), {}):
+        pass
+    written = (tmp_path / "diff.patch").read_text()
+    assert written == "+API_TOKEN=***\n+  password: ***\n+note = ***\n+tokens = split(text)\n+    def f(self, token: str):\n"
+    run._lock.close()
 
 
 def test_a_text_is_replaced_whole_and_leaves_no_other_file(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def run_job(_: DictConfig) -> float:
     folder = Path(job.runtime.output_dir)
     print(f"job {job.job.num}: {folder.name}", flush=True)
     overrides: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # the child fills in ${...} itself
-    command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={quoted(folder)}"]
+    added = [override for override in job.overrides.hydra if override.startswith("hydra.searchpath=")]
+    command = [sys.executable, "-m", "src.train", *overrides, *added, f"hydra.run.dir={quoted(folder)}"]
     environment = os.environ | {PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
     try:

@@ -10,6 +10,7 @@ from src.redaction import Redactor
 
 Point = list[str]  # overrides, as on the command line
 CROSSED = "crossed"
+KEY = re.compile(r"\+{0,2}(?!hydra)[A-Za-z][\w./]*")
 STUDY_KEYS = ("question", CROSSED, "seeds")
 
 
@@ -41,7 +42,10 @@ def expand_points(overrides: list[str], study: dict[str, Any] | None) -> list[Po
 def _study_choices(study: dict[str, Any]) -> dict[str, list[str]]:
     if unknown := set(study) - set(STUDY_KEYS):
         raise ConfigError(f"study.{min(unknown)}: no such key; allowed are {', '.join(STUDY_KEYS)}")
-    choices = {key: [f"{key}={value}" for value in values] for key, values in (study.get(CROSSED) or {}).items()}
+    crossed = study.get(CROSSED) or {}
+    if foreign := [key for key in crossed if not KEY.fullmatch(str(key))]:
+        raise ConfigError(f"study.{CROSSED}.{foreign[0]}: a study sweeps keys of the configuration, such as model.init")
+    choices = {key: [f"{key}={value}" for value in values] for key, values in crossed.items()}
     if study.get("seeds"):
         choices["seed"] = [f"seed={seed}" for seed in study["seeds"]]
     return choices

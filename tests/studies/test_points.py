@@ -93,6 +93,14 @@ def test_an_unknown_key_of_a_study_is_refused(key: str) -> None:
         expand_points([], {"question": "which?", key: {}})
 
 
+@pytest.mark.parametrize("key", ["hydra.sweep.dir", "+hydra.job.env_set.X", "hydra/launcher", "~seed", "--config-dir", "a b"])
+def test_a_study_sweeps_keys_of_the_configuration_alone(key: str) -> None:
+    """Hydra's own say where runs go and what they start with, and a study may come from anywhere."""
+    with pytest.raises(ConfigError, match=rf"^study\.crossed\.{re.escape(key)}: a study sweeps keys of the configuration"):
+        expand_points([], {"crossed": {"seed": [1, 2], key: ["/elsewhere"]}})
+    assert expand_points([], {"crossed": {"+model.gate/x": [1]}}) == [["+model.gate/x=1"]]
+
+
 @pytest.mark.parametrize("file", sorted(CONF.glob("study/*.yaml")), ids=lambda file: file.stem)
 def test_every_study_in_conf_has_its_number_of_distinct_points(file: Path) -> None:
     study: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["study"]

@@ -1,0 +1,103 @@
+"""YAML that somebody else wrote: refused where reading it would take hours, or where it would tell Hydra what to run."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.config_errors import parse
+from src.errors import ConfigError
+from src.resume import flatten
+from src.studies.isolation import quoted
+
+MAX_BYTES = 256 * 1024
+MAX_VALUES = 10_000  # in one file; those that an alias (*name) stands for count each time
+MAX_DEPTH = 40
+SEARCHPATH = "hydra.searchpath"
+OWN = ("overrides.", "runtime.", "searchpath", "job.override_dirname")  # follow the command line by themselves
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def as_override(config_dir: str) -> str:
+    """What says the same as `--config-dir FOLDER`; raises ConfigError if there is no such folder."""
+    if not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    return f"{SEARCHPATH}=[{quoted(Path(config_dir).resolve())}]"
+
+
+def check_added_folders(overrides: list[str]) -> bool:
+    """Whether the overrides add folders to conf/; raises ConfigError if one holds YAML that must not be read."""
+    added = [override for override in parse([o for o in overrides if SEARCHPATH in o]) if override.key_or_group == SEARCHPATH]
+    for override in added:
+        places = override.value()
+        for place in places if isinstance(places, list) else ():
+            check_folder(Path(str(place).removeprefix("file://")))
+    return bool(added)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ConfigError at a YAML file under the folder that is over a limit; none is loaded for that."""
+    for file in yaml_files(folder):
+        if (size := file.stat().st_size) > MAX_BYTES:
+            raise ConfigError(f"{file}: {size} bytes; a YAML file may have {MAX_BYTES}")
+        try:
+            check_events(file)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+
+
+def yaml_files(folder: Path) -> Iterator[Path]:
+    """Every YAML file under the folder, behind links too, which Hydra follows."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (file for name in names if name.endswith((".yaml", ".yml")) and (file := Path(parent, name)).is_file())
+
+
+def check_events(file: Path) -> None:
+    """Raises ConfigError if the file would be more than MAX_VALUES values, or nested deeper than MAX_DEPTH."""
+    sizes: dict[str, int] = {}  # values under each anchor (&name)
+    open_nodes: list[tuple[str | None, int]] = []  # the anchor, and how many values came before it
+    values = 0
+    for event in yaml.parse(file.read_text(encoding="utf-8"), LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ConfigError(f"{file}: the alias *{event.anchor} stands for nothing, or for what it is part of")
+            values += sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, values))
+            values += 1
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            sizes |= {} if anchor is None else {anchor: values - before}
+        if values > MAX_VALUES:
+            raise ConfigError(f"{file}: more than {MAX_VALUES} values, counting what aliases (*name) repeat; write fewer")
+        if len(open_nodes) > MAX_DEPTH:
+            raise ConfigError(f"{file}: nested deeper than {MAX_DEPTH} levels; write it flatter")
+
+
+def typed_for_hydra(overrides: list[str]) -> list[str]:
+    """Those that set keys of Hydra's own, but the added folders."""
+    typed = [override for override in parse(overrides) if override.key_or_group.startswith("hydra")]
+    return [override.input_line or "" for override in typed if override.key_or_group != SEARCHPATH]
+
+
+def check_hydra_node(composed: Any, typed: Any) -> None:
+    """Raises ConfigError if files of added folders set keys of Hydra's own: its callbacks, loggers and launchers run code.
+
+    Args:
+        composed: Hydra's node with those folders.
+        typed: The same from conf/ and the command line alone.
+    """
+    with_them, without = flatten(composed), flatten(typed)
+    for key in sorted(with_them.keys() | without.keys()):
+        if with_them.get(key) != without.get(key) and not key.startswith(OWN):
+            raise ConfigError(
+                f"hydra.{key}: set by a file outside conf/; Hydra's own keys may run code: type them on the command line"
+            )
