@@ -41,6 +41,8 @@ def examine(config: "DoctorConfig") -> int:
 def draw(config: "DoctorConfig", source: "Source", splits: "list[SplitAudit]") -> str | None:
     """Saves the figure and gives its path; None where there is nothing to show, or no place for it, which is said."""
     from src.diagnosis.figure import save_figure
+    from src.durable import writing
+    from src.errors import WriteError
     from src.run_folder import OUTPUTS, claim_folder, short_hash
 
     shown = [split for split in splits if split.masks]
@@ -48,9 +50,10 @@ def draw(config: "DoctorConfig", source: "Source", splits: "list[SplitAudit]") -
         return None
     try:
         figure = claim_folder(OUTPUTS / "doctor", short_hash(config.dataset)) / "figure.png"
-        save_figure(figure, shown, source.labels)
-    except OSError as error:
-        print(f"no figure: {OUTPUTS / 'doctor'} cannot be written ({error.strerror})", file=sys.stderr)
+        with writing(figure):
+            save_figure(figure, shown, source.labels)
+    except WriteError as error:
+        print(f"no figure: {error}", file=sys.stderr)
         return None
     return str(figure)
 

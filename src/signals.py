@@ -42,6 +42,8 @@ class StopSignals:
             self.received, self._since = number, now
         elif now - self._since > ECHO:
             self._restore()
+            if signal.getsignal(number) is signal.SIG_IGN:  # as a shell leaves it for what it starts in the background
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(number)
 
     def _restore(self) -> None:
