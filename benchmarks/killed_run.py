@@ -15,13 +15,13 @@ from typing import Any
 
 # What Python reports (an audit event, a pattern of its first argument, the opening mode) at each point, in the order of a save.
 POINTS = {
-    "temporary file opened": ("open", r"/\.last\.pt\.\d+\.tmp$", "wb"),
-    "temporary file written": ("open", r"/\.last\.pt\.\d+\.tmp$", "rb"),
+    "temporary file opened": ("open", r"/\.last\.pt\.\d+\.tmp$", "w"),
+    "temporary file written": ("open", r"/\.last\.pt\.\d+\.tmp$", "r"),
     "old file about to get its second name": ("os.rename", r"/\.last_previous\.pt\.\d+\.tmp$", None),
     "before the rename": ("os.rename", r"/\.last\.pt\.\d+\.tmp$", None),
-    "between file and manifest": ("open", r"/\.manifest\.json\.\d+\.tmp$", "wb"),
+    "between file and manifest": ("open", r"/\.manifest\.json\.\d+\.tmp$", "w"),
     "manifest written": ("os.rename", r"/\.manifest\.json\.\d+\.tmp$", None),
-    "between manifest and its copy": ("open", r"/\.manifest_copy\.json\.\d+\.tmp$", "wb"),
+    "between manifest and its copy": ("open", r"/\.manifest_copy\.json\.\d+\.tmp$", "w"),
     "copy written": ("os.rename", r"/\.manifest_copy\.json\.\d+\.tmp$", None),
     "after a rename": ("open", r"/checkpoints$", None),  # the folder, to flush its names
 }

@@ -11,6 +11,7 @@ import csv
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,6 @@ EPOCHS = 4
 TIMED = re.compile(r"^(time|speed|memory)/")  # columns that no two runs share
 IN_EPOCH = {"train_epoch", "train_step", "save_if_due", "step"}  # functions of the main thread while an epoch is under way
 LIMIT = 600.0  # seconds for one process
-NEVER_KILLED = "finished before the kill"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Kill:
     Attributes:
         number: Of the trial.
         kind: `random`, or the named point.
-        epoch: Under way, counted from 1; 0: the run had not begun.
+        epoch: Under way, counted from 1.
         main: Where the main thread stood, `file:line function`.
         writer: Where the checkpoint writer stood; empty: it wrote nothing.
         in_epoch: Whether it was between an epoch's first step and its last.
@@ -85,7 +85,11 @@ def start(home: Path, *command: str) -> subprocess.Popen[str]:
 def train_to_the_end(home: Path, *more: str) -> Path:
     """Trains in one process; the finished run's folder."""
     process = start(home, "-m", "src.train", *words(home.parent / "data"), *more)
-    if code := process.wait(LIMIT):
+    try:
+        code = process.wait(LIMIT)
+    finally:
+        process.kill()
+    if code:
         raise RuntimeError(f"exit code {code}: {(home / 'console.txt').read_text()[-2000:]}")
     return max(home.glob("outputs/killed/*"))
 
@@ -100,10 +104,15 @@ def kill_one(number: int, seed: int, home: Path, seconds: float, reference: dict
     occurrence = chance.randint(1, 8) if kind != "random" else 1
     while True:
         command = ["-m", "benchmarks.killed_run", str(trace), "never" if kind == "random" else kind, str(occurrence)]
+        shutil.rmtree(home / "outputs", ignore_errors=True)  # of an attempt that ended before its kill
+        (home / "console.txt").unlink(missing_ok=True)
         process = start(home, *command, *words(home.parent / "data"))
-        if kind == "random":
-            kill_at_random(process, home, trace, chance.uniform(0, seconds))
-        code = process.wait(LIMIT)
+        try:
+            if kind == "random":
+                kill_at_random(process, home, trace, chance.uniform(0, seconds))
+            code = process.wait(LIMIT)
+        finally:
+            process.kill()
         if code == -signal.SIGKILL:
             break
         if code:
@@ -138,7 +147,7 @@ def where(home: Path, trace: Path) -> tuple[int, str, str, bool]:
     writer = next((stack for stack in stacks if any(function == "_save" for _, _, function in stack)), [])
     rows = [max(len(file.read_text().splitlines()) - 1, 0) for file in home.glob("outputs/killed/*/metrics.csv")]
     in_epoch = bool(IN_EPOCH & {function for _, _, function in main})
-    return max(rows, default=-1) + 1, place(main), place(writer), in_epoch
+    return max(rows, default=0) + 1, place(main), place(writer), in_epoch
 
 
 def place(stack: list[tuple[str, str, str]]) -> str:
@@ -153,6 +162,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: plain(torch.load(folder / "checkpoints" / name, map_location="cpu", weights_only=True)) for name in files
     }
+    found["best.safetensors"] = (folder / "checkpoints" / "best.safetensors").read_bytes()
     with (folder / "metrics.csv").open() as file:
         found["metrics.csv"] = [{k: v for k, v in row.items() if not TIMED.match(k)} for row in csv.DictReader(file)]
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})

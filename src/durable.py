@@ -27,8 +27,13 @@ class HashingFile:
         self.file.flush()
 
 
-def write_durably(path: Path, write: Callable[[HashingFile], object], previous: Path | None = None) -> str:
-    """Gives `path` a new content in one step, and returns that content's SHA-256.
+def write_durably(
+    path: Path,
+    write: Callable[[HashingFile], object],
+    previous: Path | None = None,
+    announce: Callable[[int, str], object] = lambda size, digest: None,
+) -> None:
+    """Gives `path` a new content in one step.
 
     Whenever the process or the machine dies, `path` holds the old content or the new one. The old one goes only once the
     new one is on the disk and was read back as it was written.
@@ -37,6 +42,7 @@ def write_durably(path: Path, write: Callable[[HashingFile], object], previous: 
         path: The file.
         write: Writes the content.
         previous: Where the old content is kept; None: nowhere.
+        announce: Given the size and the SHA-256 of what is about to take the place of the old content.
 
     Raises:
         OSError: If it cannot be written; the old content stays and nothing half-written is left.
@@ -50,11 +56,11 @@ def write_durably(path: Path, write: Callable[[HashingFile], object], previous: 
         digest = hashing.digest.hexdigest()
         if sha256(temporary) != digest:
             raise OSError(f"{path}: the disk gives back other bytes than were written")
+        announce(temporary.stat().st_size, digest)
         if previous is not None and path.exists():
             keep(path, previous)
         temporary.replace(path)
     sync_folder(path.parent)
-    return digest
 
 
 class GrowingFile:

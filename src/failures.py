@@ -30,7 +30,7 @@ def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
         last_line = str(error).strip().splitlines()[-1]  # of a worker's traceback, which torch puts in front
         raise type(error)(last_line.partition(": ")[2]) from error
     except (RuntimeError, MemoryError) as error:
-        if WORKER_DIED in str(error):
+        if WORKER_DIED in str(error) and not str(error).startswith("Caught "):  # that is what one of them raised
             raise WorkerError(_explain_worker(config, str(error))) from error
         if experiment.setup.ranks.several and any(words in str(error) for words in RANK_DIED):
             raise RankError("another rank of this run ended; see what it said. What was saved is whole") from error

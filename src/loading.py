@@ -1,5 +1,6 @@
 """How samples become batches: where they are kept, and which processes make them."""
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -62,6 +63,7 @@ class RankShare(Sampler[Any]):
 
 def leave_signals_to_parent(_: int) -> None:
     """In a loader worker: the training process decides when to stop, and ends its workers."""
+    os.setpgid(0, 0)  # torchrun and timeout signal the whole group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from src.errors import RankError
 from src.signals import Interrupted
 
 TIMEOUT = timedelta(minutes=10)  # for the slowest thing that one of them does alone
@@ -49,7 +50,10 @@ class Ranks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.several:
             if kind is None or issubclass(kind, Interrupted):  # else torchrun would end the first one while it writes
-                dist.barrier()
+                try:
+                    dist.barrier()
+                except RuntimeError as problem:
+                    raise RankError("another rank of this run ended; see what it said. What was saved is whole") from problem
             dist.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
 
 
 def _has_last(folder: Path) -> bool:
-    return (folder / "checkpoints" / "last.pt").is_file()
+    return any((folder / "checkpoints" / name).is_file() for name in ("last.pt", "last_previous.pt"))
 
 
 def check_same(folder: Path, launch: Launch, epochs: int) -> None:

@@ -71,4 +71,6 @@ def update_weights(state: TrainState, ok: Tensor) -> None:
 
 
 def _skips_on_device(optimizer: Optimizer) -> bool:
+    if not optimizer.state and any(group.get("momentum") for group in optimizer.param_groups):
+        return False  # a skipped first step would leave momenta that nobody wrote
     return all(group.get("fused") for group in optimizer.param_groups)

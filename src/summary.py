@@ -71,11 +71,13 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
         facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
         majority = majority_map_miou((m for _, m in samples), (m for _, m in val_samples), **facts)
         colour = colour_and_row_miou(samples, val_samples, **facts)
-        run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
+        with run.going_on("run.json"):
+            run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
         LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
         LOGGER.info("  best class for each colour and row %.4f", colour)
     if failed := run.facts["failed_writes"]:
-        LOGGER.info("beware: %d writes failed on the way, see train.log; checkpoints and metrics are whole again", failed)
+        rest = f"not saved are {', '.join(checkpoints.unsaved)}" if checkpoints.unsaved else "what they lost was written since"
+        LOGGER.info("beware: %d writes failed on the way, see train.log; %s", failed, rest)
     LOGGER.info("checkpoints: %s", checkpoints.folder)
     LOGGER.info("run folder: %s", run.path)
     LOGGER.info("look at it: %s", tensorboard_command(run))

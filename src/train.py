@@ -121,22 +121,20 @@ def start_or_resume(config: "Config", launch: "Launch", state: "TrainState", ran
     )
     start = {}
     if run.is_resumed:
-        is_longer = run.facts["config"]["training"]["epochs"] != training.epochs
-        start = {"folder": str(checkpoints.folder), "is_longer": is_longer}
+        start = {"folder": str(checkpoints.folder)}
         begin(config, state, **start)
     ranks.tell(start)
     return run, checkpoints
 
 
-def begin(config: "Config", state: "TrainState", folder: str | None = None, is_longer: bool = False) -> None:
+def begin(config: "Config", state: "TrainState", folder: str | None = None) -> None:
     """Continues from the checkpoints in `folder`, or starts from `model.weights` if they are given."""
     from src.build import stretch_schedule
     from src.restore import load_last, load_weights
 
     if folder is not None:
         load_last(Path(folder), state)
-        if is_longer:
-            stretch_schedule(config, state)
+        stretch_schedule(config, state)
     elif config.model.get("weights"):
         load_weights(Path(config.model["weights"]), state.model)
 

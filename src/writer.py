@@ -17,6 +17,7 @@ class Writer:
         self._changed = threading.Condition()
         self._busy = False
         self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -38,6 +39,8 @@ class Writer:
         """Returns once all that was submitted is done."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy and not self._waiting)
+        if self._error is not None:
+            raise self._error
 
     def _work(self) -> None:
         while True:
@@ -47,6 +50,8 @@ class Writer:
                 self._busy = True
             try:
                 job()
+            except BaseException as error:  # a job should not raise; the thread goes on for those that wait
+                self._error = error
             finally:
                 with self._changed:
                     self._busy = False

@@ -259,6 +259,7 @@ def fill_disk(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_twice(
     start: Start, words: list[str], tmp_path: Path, whole: Path, small_disk: Callable[..., Path]
 ) -> None:
@@ -374,9 +375,9 @@ def test_a_folder_that_is_taken_away_while_training(start: Start, words: list[st
     ("number", "where", "at"),
     [
         (signal.SIGTERM, STEP, 8),
-        (signal.SIGTERM, VALIDATION, 3),  # two batches an epoch
+        pytest.param(signal.SIGTERM, VALIDATION, 3, marks=pytest.mark.slow),  # two batches an epoch
         (signal.SIGTERM, SAVE, 3),
-        (signal.SIGINT, STEP, 8),
+        pytest.param(signal.SIGINT, STEP, 8, marks=pytest.mark.slow),
         (signal.SIGUSR1, STEP, 8),
     ],
 )

@@ -137,6 +137,7 @@ def test_two_ranks_are_one_run_and_score_as_one_process(start: Start, tiny_overr
     assert float(scored[-1]["val/pixel_accuracy"]) == counted  # counts are whole numbers
 
 
+@pytest.mark.slow
 def test_ranks_average_what_one_process_computes(start: Start, tiny_overrides: list[str], tmp_path: Path) -> None:
     """Where both halves of a batch are alike, statistics of a half are those of the whole, and so is all that is learnt."""
     for folder in ("train", "trainannot"):
@@ -157,6 +158,7 @@ def test_ranks_average_what_one_process_computes(start: Start, tiny_overrides: l
             assert float(ours[tag]) == pytest.approx(float(theirs[tag]), rel=2e-3), tag
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_rank_stops_both_at_one_step_and_they_go_on(
     start: Start, tiny_overrides: list[str], tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_gradient_of_one_rank_that_is_no_number_is_met_by_both(
         assert all(bool(torch.isfinite(value.float()).all()) for value in weights(folder).values())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_ranks_end_when_torchrun_is_killed(start: Start, tiny_overrides: list[str], tmp_path: Path) -> None:
     process = start(*tiny_overrides, *WORDS, "training.epochs=500")

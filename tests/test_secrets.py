@@ -87,6 +87,7 @@ def test_a_run_that_fails(home: Path) -> None:
     check_no_secret(home, said, ["failed"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_and_resumed(home: Path) -> None:
     process = start(home, "training.epochs=12")
     said = read_until(process, "epoch 1/")

@@ -220,6 +220,7 @@ def test_a_tag_that_makes_objects_is_refused_and_would_have_made_one(tmp_path: P
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_a_target_in_a_strangers_yaml_is_refused(train_process: Process, tmp_path: Path) -> None:
     """It composes, since it may be ours; nothing of it is called."""
     mark = tmp_path / "mark"
