@@ -187,7 +187,7 @@ def saving(name: str, content: dict[str, Any]) -> Callable[[HashingFile], object
     """Writes a checkpoint's content into a file of this name; for other programs, weights alone, where it is a .safetensors."""
     if name.endswith(".safetensors"):
         weights = {key: tensor.contiguous() for key, tensor in content["model"].items()}  # the format knows no channels_last
-        return lambda file: file.write(to_safetensors(weights, {"format": "pt", "epoch": str(content["epoch"])}))
+        return lambda file: file.write(to_safetensors(weights, {"format": "pt"}))
     return lambda file: torch.save(content, file)  # type: ignore[arg-type]
 
 
