@@ -103,7 +103,7 @@ def errors_in_one_line() -> Iterator[Redactor]:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception:  # a mistake of ours: the whole traceback, which may quote a secret
         sys.exit(redactor.text(traceback.format_exc()).rstrip())
     finally:
         gc.freeze()  # the interpreter's last collection would go through all that Hydra made
