@@ -7,7 +7,7 @@ from typing import Any
 from src.config import HARMLESS_KEYS, Config
 from src.durable import writing
 from src.errors import ConfigError, UserError
-from src.run_folder import OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, is_locked, read_run
+from src.run_folder import IN_USE, OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, is_locked, read_run
 
 UNFINISHED = ("running", "failed", "interrupted")
 
@@ -29,6 +29,9 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
             return None
     else:
         found = Path(resume)
+        with writing(found):
+            if is_locked(found):  # said first: it may not have saved yet
+                raise ConfigError(f"{found}: {IN_USE}")
         if not _has_last(found):
             raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
     check_same(found, launch, config.training.epochs)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.state import TrainState
 
 OUTPUTS = Path("outputs")
+IN_USE = "another process is training in this folder; wait for it or use another"
 MAX_BYTES = 2**20  # of a run.json that is read back; ours have some kilobytes
 LOGGER = logging.getLogger("src")
 RESERVE = bytes(2**16)  # kept on the disk, so that a full one still has room for run.json to say how the run ended
@@ -101,7 +102,7 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when this process ends
         except BlockingIOError:
             self._lock.close()
-            raise ConfigError(f"{path}: another process is training in this folder; wait for it or use another") from None
+            raise ConfigError(f"{path}: {IN_USE}") from None
         os.register_at_fork(after_in_child=self._lock.close)  # else loader workers hold it for seconds after a kill
         self.facts: dict[str, Any] = read_run(path)
         with writing(path):
@@ -238,6 +239,8 @@ def end_dead_run(folder: Path, reason: str) -> None:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works in this folder now."""
+    if not (folder / ".lock").exists():
+        return False
     with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
