@@ -83,7 +83,8 @@ def test_memory_that_is_full_names_what_fits(full: Any, room: int, asked: list[i
 
 def test_other_errors_pass(full: Any) -> None:
     config, experiment, _ = full(9)
-    for error in (RuntimeError("some bug"), ZeroDivisionError(), KeyboardInterrupt()):
+    in_a_worker = RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):")
+    for error in (RuntimeError("some bug"), in_a_worker, ZeroDivisionError(), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught, told_in_one_line(config, experiment):
             raise error
         assert caught.value is error

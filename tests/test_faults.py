@@ -384,11 +384,12 @@ def test_a_folder_that_is_taken_away_while_training(start: Start, words: list[st
 def test_a_signal_ends_the_step_saves_and_loses_nothing(
     start: Start, words: list[str], tmp_path: Path, whole: Path, number: signal.Signals, where: str, at: int
 ) -> None:
-    workers = ["loader.num_workers=2"] if number == signal.SIGINT else []
+    in_group = where == STEP and number != signal.SIGUSR1
+    workers = ["loader.num_workers=2"] if in_group else []
     process = start("-c", PAUSED, where, str(at), *words, *workers, start_new_session=True)
     wait_for(process, "paused")
-    if workers:
-        os.killpg(process.pid, number)  # as a terminal does
+    if in_group:
+        os.killpg(process.pid, number)  # as a terminal does, and timeout and torchrun
     else:
         process.send_signal(number)
     go_on(process)
@@ -400,6 +401,25 @@ def test_a_signal_ends_the_step_saves_and_loses_nothing(
     assert left_over(folder) == []
     if number != signal.SIGUSR1:  # seen three times that nothing is lost
         check_same(resume(start, words, tmp_path), whole)
+
+
+def test_more_epochs_keep_their_schedule_though_the_run_was_killed_before_it_saved_any(
+    start: Start, words: list[str], tmp_path: Path
+) -> None:
+    words = [*words, "scheduler=cosine", "optimizer.lr=0.1"]
+    process = start("-m", "src.train", *words, "training.epochs=2")
+    assert process.wait(timeout=120) == 0
+    folder = the_run(tmp_path)
+    more = [*words, "training.epochs=4", f"training.resume='{folder}'"]
+    process = start("-c", PAUSED, STEP, "1", *more)
+    wait_for(process, "paused")
+    process.kill()
+    process.wait()
+    assert json.loads((folder / "run.json").read_text())["config"]["training"]["epochs"] == 4  # not longer any more
+    process = start("-m", "src.train", *more)
+    assert process.wait(timeout=120) == 0
+    rates = [float(row["lr"]) for row in repeatable_rows(folder)]
+    assert rates[2:] == pytest.approx([0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (2, 3)])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])

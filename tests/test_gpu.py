@@ -70,6 +70,25 @@ def test_a_bad_step_changes_no_weight(tiny_overrides: list[str], optimizer: str)
     assert state.totals.bad_step.item() == 1
 
 
+def test_momentum_begins_well_after_a_first_step_that_was_skipped(tiny_overrides: list[str]) -> None:
+    """A fused optimizer that skips its first step on the device would go on with momenta that nobody wrote."""
+    after: list[dict[str, torch.Tensor]] = []
+    for skipped in (True, False):
+        words = [*tiny_overrides, "device=cuda", "optimizer=sgd", "optimizer.momentum=0.9", "training.on_nonfinite=skip"]
+        experiment = build(prepare("config", words)[1])
+        state, setup = experiment.state, experiment.setup
+        images, masks = first_batch(experiment)
+        state.model.train()
+        if skipped:
+            train_step(state, setup, images * float("nan"), masks)
+        for _ in range(2):
+            train_step(state, setup, images, masks)
+        after.append({name: parameter.detach().clone() for name, parameter in state.model.named_parameters()})
+    assert all(torch.isfinite(value).all() for value in after[0].values())
+    for name, value in after[0].items():
+        assert torch.allclose(value, after[1][name]), name
+
+
 def test_the_bad_step_is_named(cuda_experiment: Experiment) -> None:
     state, setup = cuda_experiment.state, cuda_experiment.setup
     records = fit(state, setup, epochs=1, log_every=100, monitor=MonitorConfig("val/miou", "max"))
