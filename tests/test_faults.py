@@ -159,9 +159,10 @@ def status(folder: Path) -> str:
 
 
 def wait_for_checkpoint(folder: Path, epoch: int) -> None:
-    """The writer's thread goes on while training is paused."""
+    """The writer's thread goes on while training is paused; the manifest names a file before it has its name."""
     end = time.monotonic() + 60
-    while json.loads((folder / "checkpoints" / "manifest_copy.json").read_text())["last.pt"]["epoch"] != epoch:
+    manifest = folder / "checkpoints" / "manifest_copy.json"
+    while json.loads(manifest.read_text())["last.pt"]["epoch"] != epoch or left_over(folder):
         assert time.monotonic() < end
         time.sleep(0.05)
 
