@@ -99,7 +99,7 @@ def main() -> None:
         folder.mkdir()
         trial = compose(Path(home) / "trial", 4 * BATCH, words)
         steps = timed_steps(build(trial), trial)
-        step = statistics.median([next(steps)[0] for _ in range(8)][2:])
+        step = statistics.median([next(steps)[0] for _ in range(40)][20:])  # the first are slower
         config = compose(Path(home) / "data", BATCH * max(math.ceil(given.seconds / step), 2), words)
         experiment = build(config)
         checkpoints = Checkpoints(folder, None, 1)
