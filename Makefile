@@ -24,7 +24,8 @@ test: setup  ## run the tests (CAMVID_ROOT=FOLDER adds those on the real CamVid)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## run the long proofs
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not alone" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 check: setup  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
     python -m benchmarks.killed_run TRACE POINT NUMBER WORDS...
 
-trains as `python -m src.train WORDS...` and kills itself the NUMBER-th time that POINT of a save of last.pt comes. On SIGUSR2 and
+trains as `python -m src.train WORDS...` and kills itself the NUMBER-th time that POINT of a save of last.pt comes. On SIGQUIT and
 before it dies it writes all threads' stacks to the file TRACE. With POINT `never` it waits to be killed from outside.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     from src.train import main as train_main
 
     with open(file, "w") as trace:  # noqa: PTH123  the process dies with it open
-        faulthandler.register(signal.SIGUSR2, trace)
+        faulthandler.register(signal.SIGQUIT, trace)
         if point != "never":
             kill_at(point, int(number), trace)
         sys.argv = ["src.train", *words]

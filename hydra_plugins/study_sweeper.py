@@ -2,16 +2,22 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from src.redaction import Redactor
+from src.studies.isolation import wait_for_others
+from src.studies.ledger import read_jobs
 from src.studies.points import expand_points, job_names
+from src.studies.progress import PAGE, write_page
+from src.studies.submitted import private_pickles
+from src.studies.sweep import unfinished
 
 
 @dataclass
@@ -41,21 +47,35 @@ class StudySweeper(Sweeper):
         study: Any = OmegaConf.to_container(self.config.study) if self.config.study else None
         points = expand_points(arguments, study)
         names = job_names(points)
-        jobs = [[*point, f"hydra.sweep.subdir={name}"] for point, name in zip(points, names, strict=True)]
-        results = self.launcher.launch(jobs, initial_job_idx=0)
-        print_summary(names, results)
-        if any(result.status != JobStatus.COMPLETED for result in results):
+        folder = Path(self.config.hydra.sweep.dir)
+        todo = unfinished(folder)
+        jobs = [[*points[number], f"hydra.sweep.subdir={names[number]}"] for number in todo]
+        results = self._launch(jobs, folder) if jobs else []
+        wait_for_others(folder)
+        print_summary(folder)
+        if write_page(folder):
+            print(f"report: {folder / PAGE}", flush=True)
+        if any(job.status != "finished" for job in read_jobs(folder)):
             sys.exit(1)
         return results
 
+    def _launch(self, jobs: list[list[str]], folder: Path) -> Any:
+        assert self.config is not None
+        assert self.launcher is not None
+        is_submitit = "submitit" in str(self.config.hydra.launcher._target_)
+        try:
+            with private_pickles(folder, is_submitit):
+                return self.launcher.launch(jobs, initial_job_idx=0)
+        except Exception as error:  # of a worker that was killed, say; how the jobs stand, the ledger says
+            reason = Redactor(sys.argv[1:]).text(" ".join(str(error).split()))[:300]
+            print(f"the launcher gave up: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)
+            return []
 
-def print_summary(names: list[str], results: Any) -> None:
-    """One line a job: its score, or that it failed."""
-    for name, result in zip(names, results, strict=True):
-        print(f"  {name:40} {_outcome(result)}")
 
-
-def _outcome(result: JobReturn) -> str:
-    if result.status == JobStatus.COMPLETED:
-        return f"{result.return_value:.4f}"
-    return f"failed: {result._return_value}"
+def print_summary(folder: Path) -> None:
+    """One line a job: its score, or how it stands."""
+    for job in read_jobs(folder):
+        outcome = "nan" if job.score is None else f"{job.score:.4f}"
+        if job.status != "finished":
+            outcome = f"{job.status}: {job.error}" if job.error else job.status
+        print(f"  {job.name:40} {outcome}")

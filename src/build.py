@@ -1,12 +1,11 @@
 """From a configuration to objects: the only place where Hydra meets torch."""
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from src.config import Config
 from src.datasets.reader import SegmentationDataset, Source, check_image_size
 from src.datasets.sampler import EpochSampler
 from src.datasets.shared_images import refuse_shared_images
+from src.datasets.store import leaving_no_trace
 from src.device import Compute, Normalize, choose_compute
 from src.errors import ConfigError, UserError
 from src.loading import build_loader, place_samples
@@ -31,6 +31,7 @@ from src.setup import Setup
 from src.state import EpochTotals, TrainState
 from src.targets import check_targets, innermost, locate
 
+Splits = tuple[SegmentationDataset, SegmentationDataset]  # training, validation
 NOT_ARGUMENTS = {"model": ("weights",), "scheduler": ("warmup_epochs",)}  # keys that build.py and train.py read
 
 
@@ -44,8 +45,12 @@ class Experiment:
     val_data: SegmentationDataset
 
 
-def build(config: Config) -> Experiment:
+def build(config: Config, data: Splits | None = None) -> Experiment:
     """Builds everything that a run needs; the weights depend on the seed alone.
+
+    Args:
+        config: What to build.
+        data: Its two splits, where they have been read already.
 
     Raises:
         ConfigError: If something cannot be built; the message names group and argument.
@@ -58,10 +63,10 @@ def build(config: Config) -> Experiment:
     compute = choose_compute(config.device, config.precision, ranks.local if ranks.several else None)
     if compute.device.type == "cuda" and compute.device.index is not None:
         torch.cuda.set_device(compute.device)
-    train_data, val_data = build_datasets(config)
-    for data in (train_data, val_data):
-        check_cache(config, data)
-        place_samples(config, compute, data)
+    train_data, val_data = data or build_datasets(config)
+    for split in (train_data, val_data):
+        check_cache(config, split)
+        place_samples(config, compute, split)
     seed_everything(config.seed)
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.training.sync_batchnorm:
@@ -72,14 +77,17 @@ def build(config: Config) -> Experiment:
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
     check_monitor(config, setup)
-    setup = dataclasses.replace(setup, parallel=ranks.connect(model, compute.device))
+    setup = replace(setup, parallel=ranks.connect(model, compute.device))
     return Experiment(state, setup, train_data, val_data)
 
 
 def check(config: Config) -> nn.Module:
-    """Raises what `build` would raise, without the cost of drawing weights; gives the network without its weights."""
-    compute = choose_compute(config.device, config.precision)
-    train_data, val_data = _checked_datasets(json.dumps([config.dataset, config.augmentation]))
+    """Raises what `build` would raise, without the cost of drawing weights; gives the network without its weights.
+
+    Neither disk nor GPU is written to, so that whoever checks leaves both to those who train.
+    """
+    compute = replace(choose_compute(config.device, config.precision), device=torch.device("cpu"))
+    train_data, val_data = checked_datasets(config)
     for data in (train_data, val_data):
         check_cache(config, data)
     with torch.device("meta"):
@@ -91,19 +99,29 @@ def check(config: Config) -> nn.Module:
     return model
 
 
-@functools.lru_cache(maxsize=1)
-def _checked_datasets(nodes: str) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The points of a sweep mostly share their data, which need not be read again for each."""
+def checked_datasets(config: Config) -> Splits:
+    """The two splits, read without a trace on disk, and once: the points of a sweep mostly share their data."""
+    return _read_once(json.dumps([config.dataset, config.augmentation]))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(nodes: str) -> Splits:
     dataset, augmentation = json.loads(nodes)
-    return build_splits(dataset, augmentation, seed=0)
+    with leaving_no_trace():
+        return build_splits(dataset, augmentation, seed=0)
 
 
-def build_datasets(config: Config) -> tuple[SegmentationDataset, SegmentationDataset]:
+def forget_datasets() -> None:
+    """Gives back the memory of what `checked_datasets` has read."""
+    _read_once.cache_clear()
+
+
+def build_datasets(config: Config) -> Splits:
     """The training split, augmented, and the validation split, never augmented."""
     return build_splits(config.dataset, config.augmentation, config.seed)
 
 
-def build_splits(dataset: Any, augmentation: Any, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+def build_splits(dataset: Any, augmentation: Any, seed: int) -> Splits:
     """The two splits of a dataset node, the first with an augmentation node's transforms."""
     transforms = build_part("augmentation", augmentation)
     train = build_part("dataset", dataset, split="train", augmentation=transforms, seed=seed)

@@ -1,5 +1,6 @@
 """Weights and training state, written beside training."""
 
+import contextlib
 import copy
 import logging
 import re
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import save as to_safetensors
 
-from src.durable import HashingFile, sha256, write_durably
+from src.durable import HashingFile, sha256, share_durably, write_durably
 from src.errors import CheckpointError
-from src.restore import MANIFESTS, previous_of, read_manifest
+from src.restore import MANIFESTS, previous_of, read_checkpoint, read_manifest
 from src.run_folder import now, write_json
 from src.state import TrainState
 from src.writer import Writer
@@ -22,15 +23,20 @@ from src.writer import Writer
 LOGGER = logging.getLogger("src")
 GENERATIONS = ("last.pt", "best.pt")  # of these the one before is kept
 EPOCH_FILE = re.compile(r"epoch_(\d{4,})\.pt")
+EXPORTED = "best.safetensors"
+MOMENT = ("epoch", "step", "best_score", "best_epoch")
+Moment = dict[str, Any]  # one object a save, by which it is known again
+Content = dict[str, Any] | Callable[[], dict[str, Any]]
 ROOM = 1.1  # times the size of the last checkpoint that the disk must have free before the next
 
 
 class Checkpoints:
-    """`last.pt` (the whole state), `best.pt` and `epoch_0005.pt` ... (weights) of one run, and their manifest.
+    """`last.pt` and `best.pt` (the whole state), `epoch_0005.pt` ... (weights) of one run, and their manifest.
 
-    `best.safetensors` has the same weights as `best.pt`, for other programs. Of `last.pt` and `best.pt` the one before is kept
-    too (`last_previous.pt`), so that one damaged file costs little. A save takes a copy of the state at once and writes it
-    beside training; one that fails leaves what was there and is counted.
+    While the last epoch is the best one, both are names of one file, which is written once. `finish` adds `best.safetensors`,
+    the weights of `best.pt` for other programs. Of `last.pt` and `best.pt` the one before is kept too (`last_previous.pt`), so
+    that one damaged file costs little. A save takes a copy of the state at once and writes it beside training; one that fails
+    leaves what was there and is counted.
 
     Args:
         folder: The run's `checkpoints/`.
@@ -57,12 +63,11 @@ class Checkpoints:
         self.seconds = seconds
         self.on_failure = on_failure
         self.failures = 0
-        self.entries = read_manifest(folder) or {file.name: describe_file(file) for file in folder.glob("*.pt")}
+        self.entries = read_manifest(folder) or describe_files(folder)
         self._writer = Writer()
-        self._failed_last: Exception | None = None
-        self._written: set[str] = set()  # by this process
-        self._newest: dict[str, dict[str, Any]] = {}  # content that was asked to be saved, by file name
-        self._unsaved: dict[str, Callable[[], None]] = {}  # what failed and is tried again; of last.pt a newer one comes
+        self._whole: dict[str, Moment] = {}  # whose whole state this process has written, by file name
+        self._failed: dict[str, str] = {}  # why, by the name of each file that is not as it was asked for
+        self._best: tuple[Content, Moment] | None = None  # that waits for room; of last.pt a newer one comes
         self._saved_at = time.monotonic()
         for left_over in folder.glob(".*.tmp"):  # by a process that was killed; this one has the folder to itself
             left_over.unlink()
@@ -70,18 +75,16 @@ class Checkpoints:
     def save_epoch(self, state: TrainState, is_best: bool) -> None:
         """What is due after an epoch."""
         snapshot = take_snapshot(state)
-        weights = {"model": snapshot["model"], "epoch": state.epoch}
+        moment = moment_of(state)
         if is_best:
-            self._submit("best.pt", weights, snapshot)
-            self._submit("best.safetensors", weights, snapshot)
+            self._submit("best.pt", snapshot, moment)
         if self.every is not None and state.epoch % self.every == 0:
-            self._submit(f"epoch_{state.epoch:04d}.pt", weights, snapshot)
-        self._submit("last.pt", snapshot, snapshot)
+            self._submit(f"epoch_{state.epoch:04d}.pt", {"model": snapshot["model"], "epoch": state.epoch}, moment)
+        self._submit("last.pt", snapshot, moment)
 
     def save_last(self, state: TrainState) -> None:
         """The whole state: training goes on from it, in the middle of an epoch too."""
-        snapshot = take_snapshot(state)
-        self._submit("last.pt", snapshot, snapshot)
+        self._submit("last.pt", take_snapshot(state), moment_of(state))
 
     def save_if_due(self, state: TrainState) -> None:
         """The whole state, if the last save began long enough ago and nothing is being written."""
@@ -95,80 +98,99 @@ class Checkpoints:
         if kind is not KeyboardInterrupt:  # a second Ctrl-C ends it at once
             self._writer.finish()
 
+    def wait(self) -> None:
+        """Returns once everything that was asked for is written, or could not be."""
+        self._writer.finish()
+
     def finish(self) -> None:
-        """Returns once everything is written.
+        """Returns once everything is written, `best.safetensors` too.
 
         Raises:
             CheckpointError: If the newest state could not be.
         """
-        self._writer.finish()
-        self._try_again()
-        self._writer.finish()
-        if self._failed_last is not None:
+        self.wait()
+        self._writer.submit("best.pt", self._retry_best)
+        self.wait()
+        self._export_best()
+        self.wait()
+        if "last.pt" in self._failed:
             raise CheckpointError(
-                f"{self.folder / 'last.pt'}: the end of the run could not be saved ({self._failed_last}); free some space and go"
-                " on with training.resume=auto"
-            ) from self._failed_last
+                f"{self.folder / 'last.pt'}: the end of the run could not be saved ({self._failed['last.pt']}); free some space"
+                " and go on with training.resume=auto"
+            )
 
     @property
     def unsaved(self) -> list[str]:
         """Files that could not be written, and were not since."""
-        return sorted(self._unsaved)
+        return sorted(self._failed)
 
-    def _submit(self, name: str, content: dict[str, Any], snapshot: dict[str, Any]) -> None:
-        facts = {key: snapshot[key] for key in ("epoch", "step", "best_score", "best_epoch")}
+    def _submit(self, name: str, content: Content, moment: Moment) -> None:
         self._saved_at = time.monotonic()
-        self._newest[name] = content
-        self._unsaved.pop(name, None)
-        if name == "last.pt":
-            self._try_again()
-        self._writer.submit(name, lambda: self._write(name, content, facts))
+        self._writer.submit(name, lambda: self._write(name, content, moment))
 
-    def _try_again(self) -> None:
-        for name in list(self._unsaved):
-            self._writer.submit(name, self._unsaved.pop(name))
+    def _export_best(self) -> None:
+        best, exported = self.entries.get("best.pt"), self.entries.get(EXPORTED, {})
+        if best is not None and exported.get("of") != best["sha256"]:
+            facts = {key: best[key] for key in MOMENT if key in best}  # a file that lay there without a manifest has none
+            self._submit(
+                EXPORTED, lambda: read_checkpoint(self.folder / "best.pt", [best["sha256"]]), facts | {"of": best["sha256"]}
+            )
 
-    def _write(self, name: str, content: dict[str, Any], facts: dict[str, Any]) -> None:
+    def _write(self, name: str, content: Content, moment: Moment) -> None:
         """In the writer's thread: a failure is told and counted, and training goes on."""
         try:
-            self._save(name, content, facts)
-            failure = None
+            self._save(name, content, moment)
+            self._failed.pop(name, None)
         except Exception as error:  # a full disk, a folder that was taken away, and whatever torch makes of them
+            self._failed[name] = str(error)  # as the error itself would keep the content in memory
             self.failures += 1
             self.on_failure()
-            failure = error
-            LOGGER.warning("%s: not saved (%s); what was there stays, training goes on", self.folder / name, error)
-        if name == "last.pt":
-            self._failed_last = failure
-        elif failure is not None and self._newest[name] is content:
-            self._unsaved[name] = lambda: self._write(name, content, facts)
+            LOGGER.warning("%s: not saved (%s); what was there stays, training goes on", self.folder / name, self._failed[name])
+        if name == "best.pt":
+            self._best = (content, moment) if name in self._failed else None
+        elif name == "last.pt" and name not in self._failed:
+            self._retry_best()
 
-    def _save(self, name: str, content: dict[str, Any], facts: dict[str, Any]) -> None:
+    def _retry_best(self) -> None:
+        if self._best is not None:
+            self._write("best.pt", *self._best)
+
+    def _save(self, name: str, content: Content, moment: Moment) -> None:
         path = self.folder / name
-        before = self.entries.get(name)
-        if before is not None and shutil.disk_usage(self.folder).free < ROOM * before["size"]:
-            raise OSError(f"the disk has less than {ROOM * before['size'] / 2**20:.0f} MiB free")
         standing = self._standing(path) if name in GENERATIONS else None
         previous = previous_of(path) if standing else None
         entries = self.entries | ({previous.name: standing} if previous and standing else {})
 
         def announce(size: int, digest: str) -> None:  # before the rename, so that no file is ever there without its SHA-256
-            entries[name] = {"size": size, "sha256": digest, "saved": now(), **facts}
+            entries[name] = {"size": size, "sha256": digest, "saved": now(), **moment}
             for manifest in MANIFESTS:
                 write_json(self.folder / manifest, entries)
 
-        write_durably(path, saving(name, content), previous, announce)
+        twin = next((other for other, held in self._whole.items() if held is moment), None) if name in GENERATIONS else None
+        facts = self.entries[twin] if twin else {}
+        if not twin or not share_durably(path, self.folder / twin, previous, lambda: announce(facts["size"], facts["sha256"])):
+            self._check_room(name)
+            write_durably(path, saving(name, content), previous, announce)
         self.entries = entries
-        self._written.add(name)
+        if name in GENERATIONS:
+            self._whole[name] = moment
         self._drop_old()
 
+    def _check_room(self, name: str) -> None:
+        before = self.entries.get(name)
+        if before is not None and shutil.disk_usage(self.folder).free < ROOM * before["size"]:
+            raise OSError(f"the disk has less than {ROOM * before['size'] / 2**20:.0f} MiB free")
+
     def _standing(self, path: Path) -> dict[str, Any] | None:
-        """The manifest's entry of what the file holds now; None if it is damaged, and not worth keeping for a newer one."""
+        """The manifest's entry of what the file holds now; None if it is damaged, or cannot be read, and not worth keeping."""
         if not path.exists():
             return None
-        if path.name in self._written:
+        if path.name in self._whole:
             return self.entries[path.name]
-        digest = sha256(path)  # another process wrote it, and may have been killed between manifest and rename
+        try:
+            digest = sha256(path)  # another process wrote it, and may have been killed between manifest and rename
+        except OSError:
+            return None
         return next((entry for entry in self.entries.values() if entry["sha256"] == digest), None)
 
     def _drop_old(self) -> None:
@@ -178,17 +200,27 @@ class Checkpoints:
             del self.entries[name]
 
 
-def describe_file(file: Path) -> dict[str, Any]:
-    """A manifest's entry for a file that lies there without one."""
-    return {"size": file.stat().st_size, "sha256": sha256(file)}
+def describe_files(folder: Path) -> dict[str, Any]:
+    """A manifest's entries for files that lie there without one, but for those that cannot be read."""
+    entries = {}
+    for file in folder.glob("*.pt"):
+        with contextlib.suppress(OSError):
+            entries[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
+    return entries
 
 
-def saving(name: str, content: dict[str, Any]) -> Callable[[HashingFile], object]:
+def saving(name: str, content: Content) -> Callable[[HashingFile], object]:
     """Writes a checkpoint's content into a file of this name; for other programs, weights alone, where it is a .safetensors."""
-    if name.endswith(".safetensors"):
-        weights = {key: tensor.contiguous() for key, tensor in content["model"].items()}  # the format knows no channels_last
+    held = content() if callable(content) else content
+    if name == EXPORTED:
+        weights = {key: tensor.contiguous() for key, tensor in held["model"].items()}  # the format knows no channels_last
         return lambda file: file.write(to_safetensors(weights, {"format": "pt"}))
-    return lambda file: torch.save(content, file)  # type: ignore[arg-type]
+    return lambda file: torch.save(held, file)  # type: ignore[arg-type]
+
+
+def moment_of(state: TrainState) -> Moment:
+    """When a state was, and how good, for the manifest."""
+    return {key: getattr(state, key) for key in MOMENT}
 
 
 def take_snapshot(state: TrainState) -> dict[str, Any]:

@@ -80,6 +80,24 @@ class DoctorConfig:
     dataset: Any = MISSING
 
 
+@dataclass
+class EvaluateConfig:
+    """What is scored, and how."""
+
+    run: Any = MISSING  # a run's folder, best, SWEEP:top3, or a list of these
+    split: str = MISSING  # val, test
+    size: str = MISSING  # training (as the network sees images), full (logits brought to each mask's own size)
+    checkpoint: str = MISSING  # best, last
+    root: str | None = MISSING  # where the data are now; null: where they were
+    batch_size: int | None = MISSING  # null: the run's own
+    num_workers: int = MISSING
+    device: str = MISSING
+    precision: str | None = MISSING  # auto, fp32, bf16, fp16; null: what the run was computed in
+    threads: int | None = MISSING  # null: the run's own
+    format: str = MISSING  # text, json
+
+
+ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 ConfigStore.instance().store(name="schema", node=Config)
 ConfigStore.instance().store(name="doctor_schema", node=DoctorConfig)
 
@@ -99,6 +117,11 @@ HARMLESS_KEYS = (
     "dataset.root",
     "dataset.cache",
 )
+
+
+def is_harmless(key: str) -> bool:
+    """Whether results do not depend on this dotted key."""
+    return any(key == harmless or key.startswith(f"{harmless}.") for harmless in HARMLESS_KEYS)
 
 
 def check_config(config: Config) -> None:
@@ -134,3 +157,28 @@ def check_doctor(config: DoctorConfig) -> None:
     """Raises ConfigError at the first value that is not allowed."""
     if config.format not in ("text", "json"):
         raise ConfigError(f"format={config.format}; allowed are text, json")
+
+
+def check_evaluate(config: EvaluateConfig) -> None:
+    """Raises ConfigError at the first value that is not allowed."""
+    words = config.run if isinstance(config.run, list) else [config.run]
+    if not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"run={config.run}; allowed are a run's folder, best, SWEEP:top3, or a list of these")
+    for key, value, allowed in (
+        ("split", config.split, ("val", "test")),
+        ("size", config.size, ("training", "full")),
+        ("checkpoint", config.checkpoint, ("best", "last")),
+        ("format", config.format, ("text", "json")),
+        ("precision", config.precision or "auto", PRECISIONS),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{key}={value}; allowed are {', '.join(allowed)}")
+    for key, number, least in (
+        ("batch_size", config.batch_size, 1),
+        ("num_workers", config.num_workers, 0),
+        ("threads", config.threads, 1),
+    ):
+        if number is not None and number < least:
+            raise ConfigError(f"{key}={number}; allowed are whole numbers from {least}")
+    if not DEVICES.fullmatch(config.device):
+        raise ConfigError(f"device={config.device}; allowed are auto, cpu, cuda, cuda:0, mps")

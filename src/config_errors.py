@@ -17,8 +17,11 @@ CUTOFF = 0.7  # how alike a key must be to be suggested
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's reading of the overrides."""
-    return OverridesParser.create().parse_overrides(overrides)
+    """Hydra's reading of the overrides; raises ConfigError for what it cannot read."""
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise explain(error) from error
 
 
 def explain(error: Exception) -> ConfigError:
@@ -35,6 +38,8 @@ def explain(error: Exception) -> ConfigError:
         return _explain_unknown_key(match[1], cause)
     if text.startswith("Error merging override") and cause is not None:
         return ConfigError(f"{text.removeprefix('Error merging override ')}: {str(cause).splitlines()[0]}")
+    if missing := re.search("missing mandatory value: ([\\w.]+)", text):
+        return ConfigError(f"{missing[1]}: not given; {missing[1]}=VALUE is needed, and --help says what it may be")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("object_type")]
     return ConfigError("; ".join(line.replace("full_key: ", "key ") for line in lines))
 

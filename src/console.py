@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from src.loop import EpochRecord, StepRecord
 from src.redaction import Redactor
@@ -27,6 +27,37 @@ class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
         return self.redactor.text(super().format(record))
+
+
+class EarlyLines(logging.StreamHandler):
+    """What is told before there is a `train.log`: shown on stderr at once, and kept for that log."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self.setFormatter(LogFormatter("%(message)s", redactor))
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows and keeps it."""
+        super().emit(record)
+        self.records.append(record)
+
+
+def keep_early_lines(redactor: Redactor) -> None:
+    """Until a `ProgressView` opens the log, which then begins with them."""
+    LOGGER.addHandler(EarlyLines(redactor))
+
+
+class AboveBar(logging.Handler):
+    """Lines above a bar, each as long as it is: a command that is printed can be copied."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the line."""
+        self.console.print(Text(self.format(record)), soft_wrap=True)
 
 
 class ProgressView:
@@ -100,16 +131,20 @@ class ProgressView:
         logging.raiseExceptions = False  # a full disk costs lines of the log, not a traceback for each
         LOGGER.setLevel(logging.DEBUG)
         LOGGER.propagate = False
+        early = []
         for handler in list(LOGGER.handlers):
+            early += handler.records if isinstance(handler, EarlyLines) else []
             LOGGER.removeHandler(handler)
         if self.bar:
-            shown: logging.Handler = RichHandler(console=self.console, show_time=False, show_level=False, show_path=False)
+            shown: logging.Handler = AboveBar(self.console)
         else:
             shown = logging.StreamHandler(sys.stdout)
         shown.setLevel(logging.INFO)
         shown.setFormatter(LogFormatter("%(message)s", redactor))
         self.file_handler = logging.FileHandler(log_file, encoding="utf-8")
         self.file_handler.setFormatter(LogFormatter("%(asctime)s %(message)s", redactor))
+        for record in early:
+            self.file_handler.handle(record)
         LOGGER.addHandler(shown)
         LOGGER.addHandler(self.file_handler)
 

@@ -63,12 +63,35 @@ def write_durably(
     sync_folder(path.parent)
 
 
+def share_durably(path: Path, existing: Path, previous: Path | None, announce: Callable[[], object]) -> bool:
+    """Gives `path` the content of another file as a second name of it: nothing is written twice.
+
+    Otherwise as `write_durably`; False, and nothing has changed, on a file system without hard links.
+    """
+    with replacing(path) as temporary:
+        try:
+            temporary.hardlink_to(existing)
+        except OSError:
+            return False
+        announce()
+        if previous is not None and path.exists():
+            keep(path, previous)
+        temporary.replace(path)
+    sync_folder(path.parent)
+    return True
+
+
 class GrowingFile:
     """A file that only grows; what could not be written to it waits, whole, for the next `flush`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._waiting = b""
+
+    @property
+    def num_waiting(self) -> int:
+        """Bytes that are not on the disk yet."""
+        return len(self._waiting)
 
     def write(self, block: bytes) -> None:
         """Adds to what the next `flush` writes."""

@@ -5,11 +5,17 @@ import shutil
 import socket
 import subprocess
 import sys
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "albumentations", "opencv-python-headless", "pillow", "tensorboard")
+PACKAGES = (
+    *("torch", "numpy", "hydra-core", "omegaconf", "albumentations", "opencv-python-headless", "pillow", "tensorboard"),
+    "monai",  # whose networks and losses may be targets
+)
+
+SECRET_FILES = (".env*", "*.pem", "*.key", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc")
 
 
 def describe_environment() -> tuple[dict[str, Any], str]:
@@ -35,6 +41,9 @@ def _git_state() -> tuple[str | None, str]:
     patch = _git("diff", "--no-color", "--no-ext-diff", "--binary", "HEAD")
     top = _git("rev-parse", "--show-toplevel").strip()
     for file in _git("ls-files", "--others", "--exclude-standard", "--full-name", top).splitlines():
+        if any(fnmatch(Path(file).name, pattern) for pattern in SECRET_FILES):
+            patch = f"not shown, as such files hold secrets: {file}\n{patch}"  # git passes over what stands before a patch
+            continue
         patch += _git("-C", top, "diff", "--no-color", "--no-ext-diff", "--no-index", "--binary", "/dev/null", file)
     return commit, patch
 

@@ -5,6 +5,7 @@ import re
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
@@ -14,6 +15,9 @@ from torch.utils.tensorboard import summary
 from src.durable import GrowingFile
 
 STAMP = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+
+
+MOST_WAITING = 2**26  # bytes that wait for room on a full disk; further pictures are left out, points and texts are small
 
 
 class EventFile:
@@ -39,12 +43,17 @@ class EventFile:
         self._add(Event(summary=summary.scalar(tag, value)), step)
 
     def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """A picture: uint8 [height, width, 3]."""
-        self._add(Event(summary=summary.image(tag, image, dataformats="HWC")), step)
+        """A picture: uint8 [height, width, 3]; left out while too much waits for room on the disk."""
+        if self._file.num_waiting < MOST_WAITING:
+            self._add(Event(summary=summary.image(tag, image, dataformats="HWC")), step)
 
     def add_text(self, tag: str, text: str) -> None:
         """A text, in Markdown."""
         self._add(Event(summary=summary.text(tag, text)), 0)
+
+    def add_summary(self, content: Any) -> None:
+        """A `Summary` made elsewhere."""
+        self._add(Event(summary=content), 0)
 
     def flush(self) -> None:
         """Writes what is not on the disk yet; raises OSError if it cannot, and a later call writes it then."""

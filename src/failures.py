@@ -36,10 +36,11 @@ def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
             raise RankError("another rank of this run ended; see what it said. What was saved is whole") from error
         if not is_out_of_memory(error):
             raise
+        calls = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
     finally:  # at the process's end workers are ended, which torch would take for a failure
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    raise OutOfMemoryError(_explain_memory(config, experiment))
+    raise OutOfMemoryError(f"{_explain_memory(config, experiment, calls)}. What was saved is whole")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -55,8 +56,15 @@ def _explain_worker(config: Config, problem: str) -> str:
     )
 
 
-def _explain_memory(config: Config, experiment: Experiment) -> str:
-    compute, batch = experiment.setup.compute, config.loader.batch_size
+def _explain_memory(config: Config, experiment: Experiment, calls: set[str]) -> str:
+    compute, batch, pictures = experiment.setup.compute, config.loader.batch_size, config.training.panel_images
+    if "write_pictures" in calls:
+        return f"training.panel_images={pictures}: so many at once do not fit into the memory of {compute.name}; use fewer"
+    if "evaluate" in calls:
+        return (
+            f"loader.batch_size={batch}: training steps do, but validation of so many images in {compute.precision} does not fit"
+            f" into the memory of {compute.name}; use fewer, or a smaller dataset.image_size"
+        )
     height, width = experiment.train_data[0][1].shape
     if experiment.setup.ranks.several:  # a step alone would wait for the others
         advice = f"try loader.batch_size={batch // 2}"
@@ -66,7 +74,7 @@ def _explain_memory(config: Config, experiment: Experiment) -> str:
         advice = "not even one image does"
     return (
         f"loader.batch_size={batch}: a step of {batch} images of {height}x{width} in {compute.precision} does not fit into the"
-        f" memory of {compute.name}; {advice}. Smaller are also dataset.image_size and model.channels. What was saved is whole"
+        f" memory of {compute.name}; {advice}. Smaller are also dataset.image_size and model.channels"
     )
 
 

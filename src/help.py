@@ -10,17 +10,21 @@ usage: python -m src.{program} {usage}
 {purpose}
 
 {examples}
-
-Groups (group=option):
 {groups}
-
 Keys (key=value; their types and meaning stand in src/config.py, a group's own in conf/GROUP/OPTION.yaml):
 {keys}
 
 Flags: --cfg job: print the configuration and stop; --resolve: with interpolations filled in{swept}
 """
+GROUPS = """
+Groups (group=option):
+{lines}
+"""
 SWEPT = """;
-       -m, --multirun: one run for each combination of listed values; --hydra-help: Hydra's own flags and keys"""
+       -m, --multirun: one run for each combination of listed values; --hydra-help: Hydra's own flags and keys
+
+Keys of a sweep: study.plan=true (print what it costs, and stop), study.resume=FOLDER (go on), study.on_error=stop,
+       study.again=true (train what was finished before again); `python -m src.runs explain KEY` says more of any key"""
 
 
 def help_text(config_name: str, program: str, purpose: str, examples: str, is_swept: bool = True) -> str:
@@ -36,6 +40,6 @@ def help_text(config_name: str, program: str, purpose: str, examples: str, is_sw
         swept=SWEPT if is_swept else "",
         purpose=purpose,
         examples=examples,
-        groups="\n".join(group_lines),
+        groups=GROUPS.format(lines="\n".join(group_lines)) if groups else "",
         keys="\n".join(f"  {line}" for line in keys),
     )

@@ -1,8 +1,8 @@
 """How samples become batches: where they are kept, and which processes make them."""
 
-import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import get_start_method, resource_tracker
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from src.datasets.reader import Batches, SegmentationDataset
 from src.datasets.sampler import EpochSampler
 from src.device import Compute
 from src.ranks import Ranks
+from src.signals import STOP_SIGNALS
 
 DEVICE_SHARE = 0.25  # of a GPU's free memory that dataset.cache=auto takes for samples
 
@@ -34,7 +35,7 @@ def build_loader(
     config: Config, compute: Compute, data: SegmentationDataset, sampler: EpochSampler, drop_last: bool
 ) -> DataLoader[Any]:
     """Batches in the sampler's order, made by as many workers as asked for."""
-    return DataLoader(
+    return Loader(
         Batches(data),
         batch_size=None,  # the sampler gives whole batches
         sampler=RankShare(BatchSampler(sampler, config.loader.batch_size, drop_last), Ranks()),
@@ -42,8 +43,28 @@ def build_loader(
         pin_memory=compute.device.type == "cuda" and data.on_device is None,
         persistent_workers=config.loader.num_workers > 0,
         generator=torch.Generator(),  # its own, so that loading leaves torch's random state alone
-        worker_init_fn=leave_signals_to_parent,
     )
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader whose workers leave it to the training process when to stop, whoever signals them all.
+
+    Slurm, systemd and containers send SIGTERM to every process. A worker that is stuck is ended by SIGKILL therefore, where torch
+    or Python would send SIGTERM; that the training process is gone, idle ones notice by themselves.
+    """
+
+    def __iter__(self) -> Any:
+        """The batches of an epoch."""
+        if get_start_method() != "fork":  # its helper process, which would be started in between, lets signals through again
+            resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which workers inherit: there is no moment without
+        try:
+            batches = super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for worker in getattr(batches, "_workers", []):
+            worker.terminate, worker._popen.terminate = worker.kill, worker._popen.kill
+        return batches
 
 
 class RankShare(Sampler[Any]):
@@ -59,11 +80,3 @@ class RankShare(Sampler[Any]):
 
     def __len__(self) -> int:
         return len(self.batches)
-
-
-def leave_signals_to_parent(_: int) -> None:
-    """In a loader worker: the training process decides when to stop, and ends its workers."""
-    os.setpgid(0, 0)  # torchrun and timeout signal the whole group
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """Optimisation: plain functions over a `TrainState`. No files, no Hydra, no console."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from src.clock import Clock
 from src.device import peak_memory_mib
 from src.errors import NonFiniteLossError
 from src.metrics import compute_scores, count_confusion
+from src.seeding import seed_step
 from src.setup import Setup
 from src.state import NEVER, TrainState
 from src.step import train_step
@@ -74,8 +75,10 @@ def score_tags(setup: Setup) -> list[str]:
     return [*tags, "time/epoch_seconds", "memory/peak_mib"]
 
 
-def fit(state: TrainState, setup: Setup, epochs: int, log_every: int, monitor: Monitor) -> Iterator[StepRecord | EpochRecord]:
-    """Trains up to `epochs` epochs from wherever `state` stands.
+def fit(
+    state: TrainState, setup: Setup, is_done: Callable[[TrainState], bool], log_every: int, monitor: Monitor
+) -> Iterator[StepRecord | EpochRecord]:
+    """Trains from wherever `state` stands until it `is_done`, which is asked before each epoch.
 
     Yields a record after each step and each epoch. The state is whole at each yield: what is saved there continues
     exactly.
@@ -84,7 +87,7 @@ def fit(state: TrainState, setup: Setup, epochs: int, log_every: int, monitor: M
         NonFiniteLossError: If more than `setup.max_skipped` steps in a row had a loss or gradient that is not finite; the weights
             are those from before these steps.
     """
-    while state.epoch < epochs:
+    while not is_done(state):
         clock = Clock(state.totals.images, setup.compute.device)
         yield from train_epoch(state, setup, log_every, clock)
         scores = _train_scores(state, setup) | clock.scores(state.totals.images)
@@ -99,7 +102,8 @@ def fit(state: TrainState, setup: Setup, epochs: int, log_every: int, monitor: M
         state.scheduler.step()
         state.epoch, state.step = state.epoch + 1, 0
         state.totals.reset()
-        is_best = state.note_score(scores[monitor.tag], monitor.mode)
+        score = setup.ranks.tell(scores[monitor.tag])  # speeds and times are each rank's own, and may not part them
+        is_best = state.note_score(score, monitor.mode)
         assert scores.keys() == set(score_tags(setup))
         yield EpochRecord(state.epoch, scores, val_scores.absent, evaluation.confusion, is_best)
 
@@ -111,6 +115,7 @@ def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: Clock) -
     num_steps = state.step + len(setup.train_loader)
     for images, masks in clock.waiting_for(setup.train_loader):
         num_images = min(setup.batch_size, setup.sampler.num_samples - state.totals.images)  # over all ranks
+        seed_step(setup.sampler.seed, state.epoch, state.step, setup.ranks.rank)
         train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device, non_blocking=True), num_images)
         state.step += 1
         state.totals.images += num_images

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 from openpyxl import Workbook
 
-from src import figures
+from src import figures, hparams
 from src.durable import GrowingFile, replace_text, write_durably
+from src.errors import UserError
 from src.events import EventFile
 from src.loop import EpochRecord
 
+LOGGER = logging.getLogger("src")
 Row = dict[str, Any]
 
 
@@ -29,7 +32,7 @@ class Recorder:
         folder: The run's folder.
         classes: Name and colour of each scored class.
         ignore_index: Mask id that pictures show grey.
-        finished_epochs: Rows after this epoch, left by a process that was killed, are dropped.
+        finished_epochs: Rows after this epoch, left by a process that was killed, are dropped; a warning says which are missing.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Recorder:
         self.colors = np.zeros((256, 3), np.uint8)
         self.colors[: len(classes)] = [color for _, color in classes]
         self.rows = [row for row in read_rows(folder) if row["epoch"] <= finished_epochs]
+        if missing := sorted(set(range(1, finished_epochs + 1)) - {row["epoch"] for row in self.rows}):
+            LOGGER.warning("%s: no row of epochs %s, which were trained", folder / "metrics.jsonl", missing)
         self._rewrite()
         self.lines, self.table = GrowingFile(folder / "metrics.jsonl"), GrowingFile(folder / "metrics.csv")
         self.tensorboard = EventFile(folder / "tensorboard", purge_step=finished_epochs + 1)
@@ -50,8 +55,14 @@ class Recorder:
         self.tensorboard.add_text(title, "    " + text.replace("\n", "\n    "))
         self.tensorboard.flush()
 
-    def write(self, record: EpochRecord) -> None:
-        """A row of scores."""
+    def write_hparams(self, config: dict[str, Any], overrides: Sequence[str], monitored: str) -> None:
+        """The run's row in TensorBoard's HPARAMS tab; see `hparams.row`. TensorBoard shows the first one of a run."""
+        for content in hparams.row(config, overrides, monitored):
+            self.tensorboard.add_summary(content)
+        self.tensorboard.flush()
+
+    def write(self, record: EpochRecord, monitored: str | None = None) -> None:
+        """A row of scores; in TensorBoard too the best one so far of the tag `monitored`."""
         row: Row = {"epoch": record.epoch}
         row |= {tag: value if math.isfinite(value) else None for tag, value in record.scores.items()}
         self.rows.append(row)
@@ -60,6 +71,8 @@ class Recorder:
         for tag, value in row.items():
             if tag != "epoch" and value is not None:
                 self.tensorboard.add_scalar(tag, value, record.epoch)
+        if monitored is not None and record.is_best:
+            self.tensorboard.add_scalar(hparams.best_tag(monitored), record.scores[monitored], record.epoch)
         self.flush()
 
     def flush(self) -> None:
@@ -133,7 +146,14 @@ def as_table(rows: Sequence[Row], with_header: bool) -> str:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+    """The rows of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out.
+
+    Raises:
+        UserError: If another line was damaged.
+    """
     file = folder / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"{file}: damaged ({error}); mend or remove that line, or the file, and go on") from error

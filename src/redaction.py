@@ -1,25 +1,31 @@
 """Keeps secrets out of everything that is written: keys and environment variables that look like secrets."""
 
+import io
 import os
 import re
-from typing import Any
+from typing import Any, TextIO
 
-SECRET_NAME = re.compile(
-    r"(?i)(?:secrets?|passwords?|passwd|passphrase|token|api_?keys?|access_?key|private_?key|credentials?)(?![a-z])"
-    r"|(?<![a-z])auth(?:orization)?(?![a-z])"
+SECRET_WORD = (
+    r"(?:(?:secrets?|passwords?|passwd|passphrase|token|api[_-]?keys?|access[_-]?key|private[_-]?key|credentials?)(?![a-z])"
+    r"|(?<![a-z])auth(?:orization)?(?![a-z]))"
 )
+SECRET_NAME = re.compile(SECRET_WORD, re.IGNORECASE)
 # Values that are secrets whatever their key: credentials in an address, and the prefixes of well-known tokens.
 SECRET_VALUE = re.compile(
-    r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"(?<=://)[^/\s:@]+:[^\s@]+(?=@)"
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]{8,}"
 )
 ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?([A-Za-z_][A-Za-z0-9_]*)")
 ASSIGNMENT = re.compile(r"^([+~]*)([\w./@-]+)=(.*)$", re.DOTALL)
 ENTRY = re.compile(r"""([\w.-]+)['"]?\s*:\s*('[^']*'|"[^"]*"|[^\s,{}\[\]'"$]+)""")
-# In a patch: a line of YAML, of an .env file or of code that gives a key a value.
-PATCH_LINE = re.compile(
-    r"""(?m)^([-+ ]\s*(?:export\s+)?['"]?([\w.-]+)['"]?\s*[:=]\s*)(?:(['"])[^'"\n]+\3|[^\s'"()\[\]{},$]+)(\s*,?)$"""
-)
+# In a patch: each file's part, and in it what a secret name is given, to the line's end; in code that is a secret if quoted.
+PATCH_PART = re.compile(r"(?m)^(?=diff --git )")
+GIVEN = rf"({SECRET_WORD}[\w.-]*[\\\"'\])]*[ \t]*[:=][ \t]*)"
+NO_NAME = r"(?![A-Za-z_][\w.]*$)[^\s()\[\]{},]+$"  # a lone word that is no variable: a number, or what is in no quotes
+GIVEN_IN_CODE = re.compile(rf"(?im){GIVEN}(?:[^\n]*['\"][^\n]*|{NO_NAME})")
+GIVEN_ELSEWHERE = re.compile(rf"(?im){GIVEN}\S[^\n]*")
+NETRC = re.compile(r"(?im)^([-+ ][ \t]*(?:(?:machine|login|account)[ \t]+\S+[ \t]+|default[ \t]+)*password[ \t]+)[^\s:=]\S*")
+PEM = re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END |\ndiff --git |\Z)")
 HIDDEN = "***"
 
 
@@ -56,10 +62,7 @@ class Redactor:
 
     def patch(self, patch: str) -> str:
         """A patch without secrets: also those of keys that no configuration has, such as in a file beside the source."""
-        hidden = PATCH_LINE.sub(
-            lambda match: f"{match[1]}{HIDDEN}{match[4]}" if SECRET_NAME.search(match[2]) else match[0], patch
-        )
-        return self.text(hidden)
+        return self.text("".join(_hide_in_part(part) for part in PATCH_PART.split(patch)))
 
     def tree(self, value: Any, secret: bool = False) -> Any:
         """The same dictionaries and lists without secrets in their strings."""
@@ -82,6 +85,28 @@ class Redactor:
             self.secrets.update(os.environ.get(name, "") for name in ENVIRONMENT.findall(value))
             if "${" not in value:
                 self.secrets.add(value)
+
+
+class Redacted(io.TextIOBase):
+    """A stream that others print to, such as Hydra, without secrets."""
+
+    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+        self._stream, self._redactor = stream, redactor
+
+    def write(self, text: str) -> int:
+        """Writes the text without secrets."""
+        return self._stream.write(self._redactor.text(text))
+
+    def flush(self) -> None:
+        """Hands on what is still held."""
+        self._stream.flush()
+
+
+def _hide_in_part(part: str) -> str:
+    is_code = part.partition("\n")[0].endswith(".py")
+    part = (GIVEN_IN_CODE if is_code else GIVEN_ELSEWHERE).sub(rf"\1{HIDDEN}", part)
+    part = NETRC.sub(rf"\1{HIDDEN}", part)
+    return PEM.sub(lambda found: found[1] + re.sub(r"(?m)^(.).+$", rf"\1{HIDDEN}", found[2]), part)
 
 
 def _environment_names(texts: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from torch import nn
 from src.durable import sha256
 from src.errors import CheckpointError
 from src.models.original_weights import is_original_layout, rename_original_weights
+from src.resume import STATES
 from src.state import TrainState
 
 LOGGER = logging.getLogger("src")
@@ -21,14 +22,14 @@ MAX_NAMED = 4  # keys that an error lists
 
 
 def load_last(folder: Path, state: TrainState) -> None:
-    """Continues `state` from `last.pt`, or from the one before if it is damaged, which a warning says.
+    """Continues `state` from `last.pt`, or from the next that is whole if it is damaged, which a warning says.
 
     Args:
         folder: A run's `checkpoints/`.
         state: Of the same network.
 
     Raises:
-        CheckpointError: If neither is there and whole, or they are of another network.
+        CheckpointError: If none is there and whole, or they are of another network.
     """
     entries = read_manifest(folder)
     if entries is None:
@@ -36,11 +37,15 @@ def load_last(folder: Path, state: TrainState) -> None:
             f"{folder / MANIFESTS[0]}: damaged, and its copy too, so that no checkpoint can be checked; to trust last.pt without"
             " its check, remove both"
         )
+    if not entries:
+        LOGGER.warning("%s: not there, so that no checkpoint can be checked", folder / MANIFESTS[0])
     digests = [entry["sha256"] for entry in entries.values()]  # of all that was written whole
     problems = []
-    for file in (folder / "last.pt", previous_of(folder / "last.pt")):
+    for file in (folder / name for name in STATES):
         try:
             saved = read_checkpoint(file, digests)
+            if missing := [key for key in state.state_dict() if key not in saved]:
+                raise CheckpointError(f"{file}: lacks {_some(missing)}, so that no run can go on from it")
         except CheckpointError as error:
             problems.append(str(error))
             continue
@@ -64,7 +69,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             if not entries or not all(isinstance(entry["sha256"], str) for entry in entries.values()):
                 raise ValueError("an entry without its SHA-256")
             return entries
-        except (ValueError, AttributeError, TypeError, KeyError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
             LOGGER.warning("%s: damaged (%s); its copy is read", file, error)
     return None if files else {}
 
@@ -78,7 +83,11 @@ def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
     if not file.is_file():
         hint = f"; did you mean {file / 'checkpoints' / 'best.pt'}?" if (file / "checkpoints").is_dir() else ""
         raise CheckpointError(f"{file}: no such checkpoint{hint}")
-    if digests and sha256(file) not in digests:
+    try:
+        is_whole = not digests or sha256(file) in digests
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); give access, or use another checkpoint") from error
+    if not is_whole:
         raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFESTS[0]}); use another checkpoint")
     try:
         if file.suffix == ".safetensors":

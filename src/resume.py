@@ -1,15 +1,19 @@
 """Which folder a run works in: a new one, or that of the run which it continues."""
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
-from src.config import HARMLESS_KEYS, Config
+from src.config import Config, is_harmless
 from src.durable import writing
 from src.errors import ConfigError, UserError
-from src.run_folder import IN_USE, OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, is_locked, read_run
+from src.lock import is_locked
+from src.run_folder import IN_USE, OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, read_run
 
+LOGGER = logging.getLogger("src")
 UNFINISHED = ("running", "failed", "interrupted")
+STATES = ("last.pt", "last_previous.pt", "best.pt", "best_previous.pt")  # in the order in which a resumed run tries them
 
 
 def find_previous(config: Config, launch: Launch) -> Path | None:
@@ -24,15 +28,18 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
     if resume == "never":
         return None
     if resume == "auto":
-        found = launch.folder if launch.folder and _has_last(launch.folder) else _newest_unfinished(home, launch)
+        found = launch.folder or _newest_unfinished(home, launch)
         if found is None:
+            return None
+        if not _has_state(found):
+            check_begins_anew(found, launch, config.training.epochs)
             return None
     else:
         found = Path(resume)
         with writing(found):
             if is_locked(found):  # said first: it may not have saved yet
                 raise ConfigError(f"{found}: {IN_USE}")
-        if not _has_last(found):
+        if not _has_state(found):
             raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
     check_same(found, launch, config.training.epochs)
     return found
@@ -64,26 +71,40 @@ def _new_folder(launch: Launch, home: Path) -> Path:
 
 
 def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
-    if launch.folder is not None:
-        return None
     for folder in sorted((file.parent for file in home.glob("*/run.json")), reverse=True):
-        run = read_run(folder)
+        try:
+            run = read_run(folder)
+        except UserError as error:
+            LOGGER.warning("%s; it is passed over", error)
+            continue
         same = run.get("short_id") == launch.short_id and run.get("status") in UNFINISHED
         with writing(folder):
-            if same and _has_last(folder) and not is_locked(folder):
+            if same and _has_state(folder) and not is_locked(folder):
                 return folder
     return None
 
 
-def _has_last(folder: Path) -> bool:
-    return any((folder / "checkpoints" / name).is_file() for name in ("last.pt", "last_previous.pt"))
+def _has_state(folder: Path) -> bool:
+    return any((folder / "checkpoints" / name).is_file() for name in STATES)
+
+
+def check_begins_anew(folder: Path, launch: Launch, epochs: int) -> None:
+    """Raises ConfigError if what lies in a folder without checkpoints is of another run, or finished, and would be lost."""
+    if not (before := read_run(folder)):
+        return
+    check_same(folder, launch, epochs)
+    if before.get("status") == "finished":
+        raise ConfigError(f"{folder}: a finished run without its checkpoints, which cannot go on; use another folder")
+    if (folder / "metrics.jsonl").exists():  # killed before its first save, perhaps in a sweep, where nobody is at hand
+        LOGGER.warning("%s: no checkpoint to go on from; the run begins anew, and its metrics with it", folder)
 
 
 def check_same(folder: Path, launch: Launch, epochs: int) -> None:
     """Raises ConfigError, naming the keys, unless only harmless ones differ from the run's, or it gets more epochs."""
-    before = read_run(folder)
+    if not (before := read_run(folder)):
+        raise ConfigError(f"{folder}: no run.json there, which says what was trained; start a new run from model.weights=FILE")
     old, new = flatten(before.get("config", {})), flatten(launch.redactor.tree(launch.config))
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _harmless(key)]
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not is_harmless(key)]
     if epochs > old.get("training.epochs", 0):  # a schedule that ends with the run is stretched with it
         ends = (old.get("training.epochs"), epochs)
         differing = [k for k in differing if k != "training.epochs" and not _ends_with_run(k, old, new, ends)]
@@ -92,12 +113,19 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
         raise ConfigError(f"{folder} was trained with other values: {changes}; give them again, or start a new run")
 
 
+def check_data(folder: Path, fingerprints: dict[str, str]) -> None:
+    """Raises ConfigError if a split of the run that goes on had other images or masks than it has now."""
+    before = read_run(folder).get("data_fingerprint") or {}
+    for split, fingerprint in fingerprints.items():
+        if before.get(split, fingerprint) != fingerprint:
+            raise ConfigError(
+                f"{folder} was trained on other data: dataset.root now holds other files for {split}"
+                f" ({before[split]} there, {fingerprint} here); give those of then, or start a new run"
+            )
+
+
 def _ends_with_run(key: str, old: dict[str, Any], new: dict[str, Any], ends: tuple[Any, int]) -> bool:
     return key.startswith("scheduler.") and (old.get(key), new.get(key)) == ends
-
-
-def _harmless(key: str) -> bool:
-    return any(key == harmless or key.startswith(f"{harmless}.") for harmless in HARMLESS_KEYS)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A run's folder: where it is, who works in it, and `run.json`, which says how the run stands."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.durable import replace_text, writing
 from src.errors import ConfigError, UserError, WriteError
+from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
 from src.signals import Interrupted
 
@@ -28,6 +28,7 @@ OUTPUTS = Path("outputs")
 IN_USE = "another process is training in this folder; wait for it or use another"
 MAX_BYTES = 2**20  # of a run.json that is read back; ours have some kilobytes
 LOGGER = logging.getLogger("src")
+MADE_WITH = ("git_commit", "git_dirty", "packages", "host", "device", "precision", "ranks", "threads")  # facts of run.json
 RESERVE = bytes(2**16)  # kept on the disk, so that a full one still has room for run.json to say how the run ended
 
 
@@ -98,13 +99,11 @@ class RunFolder:
             for name in ("checkpoints", "figures", "tensorboard"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("ab", buffering=0)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when this process ends
-        except BlockingIOError:
+        if not takes_lock(self._lock):
             self._lock.close()
-            raise ConfigError(f"{path}: {IN_USE}") from None
+            raise ConfigError(f"{path}: {IN_USE}")
         os.register_at_fork(after_in_child=self._lock.close)  # else loader workers hold it for seconds after a kill
-        self.facts: dict[str, Any] = read_run(path)
+        self.facts: dict[str, Any] = read_run(path) if is_resumed else {}
         with writing(path):
             self._lock.truncate(0)
             self._lock.write(RESERVE)
@@ -157,7 +156,8 @@ class RunFolder:
         from src.environment import describe_environment
 
         environment, patch = describe_environment()
-        facts = facts | {
+        facts = environment | facts
+        facts |= {
             "status": "running",
             "command": launch.redactor.text(" ".join(launch.command)),
             "overrides": [launch.redactor.text(override) for override in launch.overrides],
@@ -167,13 +167,16 @@ class RunFolder:
             "end": None,
             "error": None,
             "failed_writes": self.facts.get("failed_writes", 0),
+            "mixed": self.is_resumed and self._is_mixed_with(facts),
         }
         try:
             with writing(self.path):
-                self.write(**environment, **facts)
+                self.write(**facts)
                 replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
                 if patch:
                     replace_text(self.path / "diff.patch", launch.redactor.patch(patch))
+                elif facts.get("git_commit"):  # else nobody knows
+                    (self.path / "diff.patch").unlink(missing_ok=True)
             yield
         except Interrupted as error:
             self._end("interrupted", str(error))
@@ -186,6 +189,10 @@ class RunFolder:
             self._end("failed", launch.redactor.text(f"{type(error).__name__}: {error}"))
             raise
         self._end("finished", None)
+
+    def _is_mixed_with(self, facts: dict[str, Any]) -> bool:
+        """Whether the run, going on with these facts, is partly of other code, packages or hardware; once so, it stays so."""
+        return self.facts.get("mixed", False) or any(self.facts.get(key) != facts.get(key) for key in MADE_WITH)
 
     def _end(self, status: str, error: str | None) -> None:
         try:
@@ -230,20 +237,9 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def end_dead_run(folder: Path, reason: str) -> None:
     """Corrects the `run.json` of a process that was killed and could not say so itself; leaves a living one alone."""
-    if not (folder / "run.json").exists() or is_locked(folder):
+    if read_run(folder).get("status") != "running":
         return
-    facts = read_run(folder)
-    if facts.get("status") == "running":
-        write_json(folder / "run.json", facts | {"status": "failed", "end": now(), "error": reason})
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process works in this folder now."""
-    if not (folder / ".lock").exists():
-        return False
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    with kept_free(folder) as is_dead:
+        facts = read_run(folder)  # anew: another process may have gone on with it meanwhile
+        if is_dead and facts.get("status") == "running":
+            write_json(folder / "run.json", facts | {"status": "failed", "end": now(), "error": reason})

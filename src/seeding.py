@@ -8,10 +8,15 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch (all devices). Sampling and augmentation draw from (seed, epoch, index) instead."""
+    """Seeds Python, NumPy and torch (all devices). Sampling, augmentation and training steps have seeds of their own."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def seed_step(*key: int) -> None:
+    """Makes what the network itself draws (dropout) depend on these numbers alone, so that no generator must be carried."""
+    torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
 
 
 def use_determinism(deterministic: bool) -> None:

@@ -4,7 +4,8 @@ import signal
 import time
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # USR1: Slurm's warning before it kills
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # before Slurm kills, as it is set by hand and as submitit sets it
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
 ECHO = 1.0
 
 
@@ -17,9 +18,10 @@ class Interrupted(Exception):  # noqa: N818  it is no error
 
 
 class StopSignals:
-    """While entered, the first signal is only noted; a later one ends the process at once.
+    """While entered, the first signal is only noted; one that came before ends the process at once.
 
-    One that comes within ECHO seconds is the same wish: a terminal and torchrun both hand it on.
+    One that comes again within ECHO seconds is the same wish: a terminal and torchrun both hand it on. So is one of another
+    kind, whenever it comes, and every TERM after the warning by USR1 or USR2: Slurm sends several, and kills when it must.
 
     Attributes:
         received: Number of the signal that came, or 0.
@@ -27,7 +29,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0
-        self._since = 0.0
+        self._seen: dict[int, float] = {}  # number of each that came, and when
 
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
@@ -38,9 +40,9 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.received:
-            self.received, self._since = number, now
-        elif now - self._since > ECHO:
+        self.received = self.received or number
+        is_of_slurm = number == signal.SIGTERM and self.received in WARNINGS
+        if not is_of_slurm and now - self._seen.setdefault(number, now) > ECHO:
             self._restore()
             if signal.getsignal(number) is signal.SIG_IGN:  # as a shell leaves it for what it starts in the background
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -103,8 +103,6 @@ class TrainState:
             "step": self.step,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -113,7 +111,4 @@ class TrainState:
             getattr(self, name).load_state_dict(saved[name])
         for name in ("epoch", "step", "best_score", "best_epoch"):
             setattr(self, name, saved[name])
-        torch.set_rng_state(saved["random"])
-        if torch.cuda.is_initialized() and len(saved["cuda_random"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(saved["cuda_random"])
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # by the process that saved this; else the schedule warns

@@ -8,6 +8,8 @@ from src.metrics import count_confusion
 from src.setup import Setup
 from src.state import NEVER, TrainState
 
+LEAST_SCALE = 2.0**-14  # of fp16's losses; a gradient that overflows below it has no finite value at any scale
+
 
 def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor, num_images: int | None = None) -> None:
     """Forward, backward and update; a step whose loss or gradient is not finite changes nothing but the count of such steps.
@@ -47,9 +49,10 @@ def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor, n
 def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Tensor, num_images: int) -> Tensor:
     """Whether the step may change anything, as a scalar on the device: nothing waits for it."""
     totals = state.totals
-    finite = torch.isfinite(loss)
-    if not state.scaler.is_enabled():  # the scaler meets overflowing gradients by itself and lowers its scale
-        finite = finite & torch.isfinite(norm)
+    gradient_is_bad = ~torch.isfinite(norm)
+    if state.scaler.is_enabled():  # it meets overflowing gradients by itself and lowers its scale
+        gradient_is_bad &= state.scaler.scale(torch.ones_like(norm)) < LEAST_SCALE
+    finite = torch.isfinite(loss) & ~gradient_is_bad
     totals.skipped_in_a_row = torch.where(finite, 0, totals.skipped_in_a_row + 1)
     too_many = (totals.skipped_in_a_row > setup.max_skipped) & (totals.bad_step == NEVER)
     totals.bad_step = torch.where(too_many, state.step, totals.bad_step)

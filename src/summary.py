@@ -3,7 +3,13 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from src.models.cost import count_gmacs
+from src.protocol import describe_pretraining, describe_protocol
+from src.run_folder import short_hash
 
 if TYPE_CHECKING:
     from src.build import Experiment
@@ -14,19 +20,28 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("src")
 
 
-def describe(experiment: "Experiment") -> dict[str, object]:
-    """Facts about the run that its configuration does not tell, for `run.json`."""
+def describe(config: "Config", experiment: "Experiment", earlier: dict[str, Any]) -> dict[str, Any]:
+    """Facts about the run that its configuration does not tell, for `run.json`; `earlier` is what that says already."""
     setup, state = experiment.setup, experiment.state
+    trained_on = experiment.train_data.fingerprint
+    epochs_before = earlier.get("config", {}).get("training", {}).get("epochs", config.training.epochs)
+    pretraining = describe_pretraining(config.model.get("weights"), earlier.get("protocol") or {})
+    protocol = describe_protocol(experiment.val_data, trained_on, pretraining)
+    height, width = experiment.val_data[0][1].shape
     return {
         "device": setup.compute.name,
         "precision": setup.compute.precision,
         "ranks": setup.ranks.size,
+        "threads": torch.get_num_threads(),
+        "lengthened": earlier.get("lengthened", False) or epochs_before != config.training.epochs,
         "parameters": sum(p.numel() for p in state.model.parameters()),
+        "gmacs": count_gmacs(state.model, (height, width)),
         "num_classes": setup.num_classes,
         "class_names": setup.class_names,
         "images": {"train": len(experiment.train_data), "val": len(experiment.val_data)},
-        "data_fingerprint": {"train": experiment.train_data.fingerprint, "val": experiment.val_data.fingerprint},
-        "protocol": experiment.val_data.protocol,
+        "data_fingerprint": {"train": trained_on, "val": experiment.val_data.fingerprint},
+        "protocol": protocol,
+        "protocol_fingerprint": short_hash(protocol),
     }
 
 

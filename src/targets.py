@@ -162,4 +162,4 @@ def innermost(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, ValidationError):  # albumentations checks its arguments with pydantic
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

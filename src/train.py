@@ -3,6 +3,7 @@
 import gc
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.build import Experiment
     from src.checkpoint import Checkpoints
     from src.config import Config
+    from src.loop import EpochRecord
     from src.ranks import Ranks
     from src.recorder import Recorder
     from src.run_folder import Launch, RunFolder
@@ -36,50 +38,36 @@ def train(config: "Config", launch: "Launch") -> float:
 def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
     """Trains, and writes everything that a run leaves behind."""
     from src.build import build
-    from src.console import ProgressView
-    from src.durable import writing
+    from src.console import ProgressView, keep_early_lines
     from src.failures import told_in_one_line
     from src.loop import EpochRecord, fit
-    from src.recorder import Recorder
     from src.signals import Interrupted, StopSignals
-    from src.studies.isolation import is_child
     from src.summary import announce, conclude, describe
 
+    keep_early_lines(launch.redactor)
     experiment = build(config)
     state = experiment.state
-    run, checkpoints = start_or_resume(config, launch, state, ranks)
+    run, checkpoints = start_or_resume(config, launch, experiment, ranks)
     with (
         ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
-        run.running(launch, describe(experiment)),
         StopSignals() as stop,
+        run.running(launch, describe(config, experiment, run.facts)),
         checkpoints,
         told_in_one_line(config, experiment),
     ):
-        with writing(run.path):
-            recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, state.epoch)
-            recorder.write_text("config", launch.config_yaml)
+        recorder = open_recorder(config, launch, run, experiment)
         announce(config, launch, run, experiment)
-        epochs = state.epoch if is_last(config, state) else config.training.epochs  # a run that patience ended stays ended
-        for record in fit(state, experiment.setup, epochs, config.training.log_every, config.monitor):
+        for record in fit(state, experiment.setup, partial(is_done, config), config.training.log_every, config.monitor):
             if isinstance(record, EpochRecord):
                 view.epoch(record)
-                with run.going_on("metrics.csv"):
-                    recorder.write(record)
-                with run.going_on("figures"):
-                    write_pictures(config, experiment, recorder)
-                checkpoints.save_epoch(state, record.is_best)
-                with run.going_on("run.json"):
-                    run.write_scores(state, record)
-                if is_last(config, state):
-                    break
+                end_epoch(config, experiment, run, checkpoints, recorder, record)
             else:
                 view.step(record)
                 checkpoints.save_if_due(state)
-            if signal_number := ranks.most(stop.received):
-                checkpoints.save_last(state)
-                put_away(run, checkpoints, recorder)
-                hint = "" if is_child() else "; the same command with training.resume=auto goes on from here"
-                LOGGER.info("interrupted and saved%s", hint)
+            if (signal_number := ranks.most(stop.received)) and not is_done(config, state):
+                if not isinstance(record, EpochRecord):  # after which it has been saved
+                    checkpoints.save_last(state)
+                put_away(run, checkpoints, recorder, interrupted=True)
                 raise Interrupted(signal_number)
         put_away(run, checkpoints, recorder)
         conclude(config, run, experiment, checkpoints)
@@ -90,30 +78,31 @@ def follow(config: "Config", ranks: "Ranks") -> float:
     """Trains along with the first rank, from where that one begins to where it ends, and writes nothing."""
     from src.build import build
     from src.failures import told_in_one_line
-    from src.loop import EpochRecord, fit
+    from src.loop import fit
     from src.signals import Interrupted, StopSignals
 
     experiment = build(config)
     state = experiment.state
     with StopSignals() as stop, told_in_one_line(config, experiment):
         begin(config, state, **ranks.tell())
-        epochs = state.epoch if is_last(config, state) else config.training.epochs
-        for record in fit(state, experiment.setup, epochs, config.training.log_every, config.monitor):
-            if isinstance(record, EpochRecord) and is_last(config, state):
-                break
-            if signal_number := ranks.most(stop.received):
+        for _ in fit(state, experiment.setup, partial(is_done, config), config.training.log_every, config.monitor):
+            if (signal_number := ranks.most(stop.received)) and not is_done(config, state):
                 raise Interrupted(signal_number)
     return state.best_score
 
 
-def start_or_resume(config: "Config", launch: "Launch", state: "TrainState", ranks: "Ranks") -> "tuple[RunFolder, Checkpoints]":
-    """The run's folder and checkpoints; `state` is brought to where the run begins, on every rank."""
+def start_or_resume(
+    config: "Config", launch: "Launch", experiment: "Experiment", ranks: "Ranks"
+) -> "tuple[RunFolder, Checkpoints]":
+    """The run's folder and checkpoints; the state is brought to where the run begins, on every rank."""
     from src.checkpoint import Checkpoints
-    from src.resume import claim_run, find_previous
+    from src.resume import check_data, claim_run, find_previous
 
-    previous, training = find_previous(config, launch), config.training
+    previous, training, state = find_previous(config, launch), config.training, experiment.state
     if previous is None:
         begin(config, state)  # first, so that weights that do not fit leave no folder
+    else:
+        check_data(previous, {data.split: data.fingerprint for data in (experiment.train_data, experiment.val_data)})
     run = claim_run(config, launch, previous)
     checkpoints = Checkpoints(
         *(run.path / "checkpoints", training.checkpoint_every, training.checkpoint_keep, training.checkpoint_seconds),
@@ -139,10 +128,40 @@ def begin(config: "Config", state: "TrainState", folder: str | None = None) -> N
         load_weights(Path(config.model["weights"]), state.model)
 
 
-def is_last(config: "Config", state: "TrainState") -> bool:
-    """Whether training ends with the epoch that was just finished: the last one, or the end of `training.patience`."""
+def is_done(config: "Config", state: "TrainState") -> bool:
+    """Whether training has ended: after its last epoch, or that of `training.patience`, and so it stays."""
     patience = config.training.patience
     return state.epoch >= config.training.epochs or (patience is not None and state.epochs_without_gain >= patience)
+
+
+def open_recorder(config: "Config", launch: "Launch", run: "RunFolder", experiment: "Experiment") -> "Recorder":
+    """What writes metrics and pictures, with the configuration written already."""
+    from src.durable import writing
+    from src.recorder import Recorder
+
+    with writing(run.path):
+        recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, experiment.state.epoch)
+        recorder.write_text("config", launch.config_yaml)
+        recorder.write_hparams(run.facts["config"], run.facts["overrides"], config.monitor.tag)
+    return recorder
+
+
+def end_epoch(
+    config: "Config",
+    experiment: "Experiment",
+    run: "RunFolder",
+    checkpoints: "Checkpoints",
+    recorder: "Recorder",
+    record: "EpochRecord",
+) -> None:
+    """What is due after an epoch. Its row comes before its checkpoint: a run that goes on drops rows too many."""
+    with run.going_on("metrics.csv"):
+        recorder.write(record, config.monitor.tag)
+    with run.going_on("figures"):
+        write_pictures(config, experiment, recorder)
+    checkpoints.save_epoch(experiment.state, record.is_best)
+    with run.going_on("run.json"):
+        run.write_scores(experiment.state, record)
 
 
 def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder") -> None:
@@ -154,7 +173,7 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
     from src.loop import predict
 
     epoch, data = experiment.state.epoch, experiment.val_data
-    if epoch % config.training.panel_every and not is_last(config, experiment.state):
+    if epoch % config.training.panel_every and not is_done(config, experiment.state):
         return
     chosen = np.linspace(0, len(data) - 1, min(config.training.panel_images, len(data))).round().astype(int)
     images, truths = (np.stack(arrays) for arrays in zip(*(data[int(index)] for index in chosen), strict=True))
@@ -170,15 +189,19 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
     recorder.write_curves()
 
 
-def put_away(run: "RunFolder", checkpoints: "Checkpoints", recorder: "Recorder") -> None:
+def put_away(run: "RunFolder", checkpoints: "Checkpoints", recorder: "Recorder", interrupted: bool = False) -> None:
     """Returns once the run is on the disk; raises UserError if its newest state or a row is not."""
     from src.durable import writing
+    from src.studies.isolation import is_child
 
     checkpoints.finish()
     with writing(run.path):
         recorder.flush()
     with run.going_on("figures"):
         recorder.close()
+    if interrupted:
+        hint = "" if is_child() else "; the same command with training.resume=auto goes on from here"
+        LOGGER.info("interrupted and saved%s", hint)
 
 
 def main() -> None:

@@ -40,12 +40,17 @@ def check_added_folders(overrides: list[str]) -> bool:
 def check_folder(folder: Path) -> None:
     """Raises ConfigError at a YAML file under the folder that is over a limit; none is loaded for that."""
     for file in yaml_files(folder):
-        if (size := file.stat().st_size) > MAX_BYTES:
-            raise ConfigError(f"{file}: {size} bytes; a YAML file may have {MAX_BYTES}")
-        try:
-            check_events(file)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+        check_file(file)
+
+
+def check_file(file: Path) -> None:
+    """Raises ConfigError if a YAML file is over a limit, or none."""
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{file}: {size} bytes; a YAML file may have {MAX_BYTES}")
+    try:
+        check_events(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
 
 
 def yaml_files(folder: Path) -> Iterator[Path]:

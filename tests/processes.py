@@ -1,5 +1,6 @@
 """What tests of real processes share: how one is started, waited for, and how it ended."""
 
+import contextlib
 import csv
 import json
 import os
@@ -31,6 +32,16 @@ def wait_for(process: Process, line: str) -> str:
         if line in read:
             return said
     raise AssertionError(f"{line} was never said: {said} {process.communicate()[1]}")
+
+
+def everyone(session: int) -> list[int]:
+    """Every process of a session, by its leader's number, as Slurm or a container signals them; needs /proc."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(entry.name))
+    return found
 
 
 def the_run(home: Path) -> Path:

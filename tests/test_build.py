@@ -1,6 +1,8 @@
 """What may be built, with which arguments, and which facts reach it."""
 
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from src.build import build, build_model, build_part, check
+from src.build import build, build_model, build_part, build_splits, check, checked_datasets, forget_datasets
 from src.config import Config
 from src.errors import ConfigError, DataError
 from src.targets import check_targets
@@ -268,12 +270,32 @@ def test_check_refuses_the_batches_that_build_refuses(config: Config, loader: di
     assert str(from_check.value) == str(from_build.value)
 
 
-def test_check_passes_a_good_point_and_reads_its_data_once(config: Config, tmp_path: Path) -> None:
+def test_check_reads_the_data_of_many_points_once_and_writes_nothing(
+    config: Config, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def spy(dataset: Any, augmentation: Any, seed: int) -> Any:
+        read.append(dataset["root"])
+        return build_splits(dataset, augmentation, seed)
+
+    monkeypatch.setattr("src.build.build_splits", spy)
+    before = sorted(cache_home.iterdir())
     check(config)
-    Path(config.dataset["root"]).rename(tmp_path / "moved")
-    check(with_node(config, "model", init="kaiming"))  # would raise if it read again
+    check(with_node(config, "model", init="kaiming"))
+    assert len(read) == 1
+    Path(config.dataset["root"]).rename(Path(config.dataset["root"]).with_name("moved"))
     with pytest.raises(DataError):
         check(with_node(config, "augmentation", transforms=[]))
+    assert sorted(cache_home.iterdir()) == before
+
+
+def test_checked_data_are_kept_until_they_are_forgotten(config: Config) -> None:
+    kept = [weakref.ref(split) for split in checked_datasets(config)]
+    assert [reference() for reference in kept] == list(checked_datasets(config))
+    forget_datasets()
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]
 
 
 def test_check_draws_no_weights(config: Config) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints that were torn, flipped, killed or made for another network."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from src.restore import load_last, load_weights, read_checkpoint
 from src.state import EpochTotals, TrainState
 
 ROOT = Path(__file__).parent.parent
+UNREADABLE = Path("/proc/self/mem")  # a regular file that says EIO
 
 
 def make_state(width: int = 4) -> TrainState:
@@ -184,6 +186,10 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(
     save(checkpoints, state, train(state, 0.1))
     before = weights(state.model)
     save(checkpoints, state, train(state, 0.2))
+    for name in ("best.pt", "best_previous.pt"):  # each a file of its own, as on a disk that knows no second names
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        (folder / name).write_bytes(content)
     damage(folder / "last.pt")
     other = make_state()
     load_last(folder, other)
@@ -192,9 +198,74 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(
     (told,) = [record.getMessage() for record in caplog.records]
     assert str(folder / "last.pt") in told
     assert "going on from last_previous.pt" in told
-    damage(folder / "last_previous.pt")
-    with pytest.raises(CheckpointError, match=r"last\.pt.*; .*last_previous\.pt"):
+    for name, following, epoch in (("last_previous.pt", "best.pt", 2), ("best.pt", "best_previous.pt", 1)):
+        caplog.clear()
+        damage(folder / name)
+        load_last(folder, other)
+        assert other.epoch == epoch
+        assert caplog.records[-1].getMessage().endswith(f"going on from {following}")
+    damage(folder / "best_previous.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt.*; .*last_previous\.pt.*; .*best\.pt.*; .*best_previous\.pt"):
         load_last(folder, make_state())
+
+
+def make_unreadable(*files: Path) -> None:
+    """As a disk that gives up makes them."""
+    if not UNREADABLE.exists():
+        pytest.skip("this system has no file that gives an error when it is read")
+    for file in files:
+        file.unlink(missing_ok=True)
+        file.symlink_to(UNREADABLE)
+
+
+def test_a_file_that_cannot_be_read_is_passed_over_and_replaced(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.1))
+    save(checkpoints, state, train(state, 0.2))
+    make_unreadable(folder / "last.pt", folder / "manifest.json")
+    other = make_state()
+    load_last(folder, other)
+    assert other.epoch == 1
+    assert "last.pt: cannot be read (Input/output error)" in caplog.text
+    save(Checkpoints(folder, None, 1), state, train(state, 0.3))
+    load_last(folder, other)
+    assert other.epoch == 3
+
+
+def test_a_checkpoint_and_both_manifests_that_cannot_be_read(folder: Path) -> None:
+    state = make_state()
+    save(Checkpoints(folder, None, 1), state, train(state, 0.1))
+    manifests = [folder / "manifest.json", folder / "manifest_copy.json"]
+    make_unreadable(folder / "last.pt", *manifests)
+    with pytest.raises(CheckpointError, match="no checkpoint can be checked"):
+        load_last(folder, make_state())
+    for file in manifests:
+        file.unlink()
+    save(Checkpoints(folder, None, 1), state, train(state, 0.2))
+    assert read_checkpoint(folder / "last.pt")["epoch"] == 2
+
+
+def test_weights_alone_are_no_state_to_go_on_from(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, 1, 1)
+    for score in (0.1, 0.2):
+        save(checkpoints, state, train(state, score))
+    shutil.copy(folder / "epoch_0002.pt", folder / "other.pt")
+    (folder / "other.pt").replace(folder / "last.pt")  # whole, and known to the manifest
+    other = make_state()
+    load_last(folder, other)
+    assert other.epoch == 1
+    assert "last.pt: lacks optimizer, scheduler, scaler, totals and 3 more" in caplog.text
+
+
+def test_a_checkpoint_without_a_manifest_is_taken_and_the_lack_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = make_state()
+    save(Checkpoints(folder, None, 1), state, train(state, 0.1))
+    for name in ("manifest.json", "manifest_copy.json"):
+        (folder / name).unlink()
+    other = make_state()
+    load_last(folder, other)
+    assert other.epoch == 1
+    assert "manifest.json: not there, so that no checkpoint can be checked" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"last.pt": {}}', '{"last.pt": 3}'])
@@ -223,6 +294,44 @@ def test_a_save_is_a_copy_of_the_moment(folder: Path) -> None:
     assert same(read_checkpoint(folder / "last.pt")["model"], expected)
 
 
+def test_a_best_epoch_is_written_once_and_an_epoch_that_is_not_leaves_best_alone(folder: Path) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    for score, is_shared in ((0.1, True), (0.3, True), (0.2, False), (0.4, True)):
+        is_best = train(state, score)
+        save(checkpoints, state, is_best)
+        assert (folder / "best.pt").samefile(folder / "last.pt") == is_shared == is_best
+    assert {name: read_checkpoint(folder / name)["epoch"] for name in ("best.pt", "best_previous.pt", "last_previous.pt")} == {
+        "best.pt": 4,
+        "best_previous.pt": 2,
+        "last_previous.pt": 3,
+    }
+
+
+def test_where_there_are_no_hard_links_both_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    for score in (0.1, 0.3):
+        save(checkpoints, state, train(state, score))
+    assert not (folder / "best.pt").samefile(folder / "last.pt")
+    assert (folder / "best.pt").read_bytes() == (folder / "last.pt").read_bytes()
+    assert read_checkpoint(folder / "best_previous.pt")["epoch"] == 1
+
+
+def test_weights_for_other_programs_come_with_the_end_also_after_a_kill(folder: Path) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    checkpoints.save_epoch(state, train(state, 0.1))
+    checkpoints.wait()
+    assert not (folder / "best.safetensors").exists()  # here the process is killed
+    resumed = make_state()
+    load_last(folder, resumed)
+    best = weights(resumed.model)
+    save(Checkpoints(folder, None, 1), resumed, train(resumed, 0.05))
+    assert same(read_checkpoint(folder / "best.safetensors"), best)
+
+
 def test_a_full_disk_costs_a_save_and_no_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state, checkpoints = make_state(), Checkpoints(folder, None, 1)
     save(checkpoints, state, train(state, 0.1))
@@ -246,11 +355,31 @@ def test_what_found_no_room_is_saved_once_there_is_some(folder: Path, monkeypatc
         checkpoints.save_epoch(state, train(state, 0.9))
         best = weights(state.model)
         checkpoints._writer.finish()
-        assert checkpoints.unsaved == ["best.pt", "best.safetensors"]
+        assert checkpoints.unsaved == ["best.pt", "last.pt"]
     save(checkpoints, state, train(state, 0.2))
     assert checkpoints.unsaved == []
     assert same(read_checkpoint(folder / "best.pt")["model"], best)
     assert same(read_checkpoint(folder / "best.safetensors"), best)
+
+
+def test_what_finds_no_room_epoch_after_epoch_does_not_pile_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, checkpoints, held = make_state(), Checkpoints(folder, 1, 1), []
+
+    def refuse(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("src.checkpoint.write_durably", refuse)
+        for _ in range(5):
+            checkpoints.save_epoch(state, train(state, 0.5))  # the first one is the best
+            checkpoints.wait()
+            gc.collect()
+            held.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+    assert held[1:] == [held[1]] * 4
+    assert checkpoints.failures == 1 + 5 * 2
+    save(checkpoints, state)
+    assert checkpoints.unsaved == [f"epoch_000{epoch}.pt" for epoch in range(1, 6)]
+    assert [read_checkpoint(folder / name)["epoch"] for name in ("best.pt", "last.pt")] == [1, 5]
 
 
 @pytest.mark.parametrize("name", ["last.pt", "last_previous.pt"])
@@ -359,6 +488,7 @@ for folder in once[::int(sys.argv[2])]:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_file_operation_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(tmp_path), "9"]  # and a second time after every ninth of the first kills

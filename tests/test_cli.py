@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT
 
 from src.run_folder import read_run
+from src.sweeping import direction_of
 
 CONF = ROOT / "conf"
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -101,6 +102,7 @@ def test_a_mistake_is_told_in_one_line(words: list[str], parts: list[str], train
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_mistakes_that_only_torch_or_the_data_can_tell(tiny_overrides: list[str], tmp_path: Path) -> None:
     mistakes = [
         ([*tiny_overrides, "model.init=nosuch"], ["model.init='nosuch'", "normal", "xavier", "kaiming", "orthogonal"]),
@@ -154,7 +156,8 @@ def test_help_names_every_group_option_and_key(flag: str, train_process: Process
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow  # not long, but it wants the machine for itself
+@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--help"], ["optimizer.lrr=1"], ["+optimizer.lrr=1"]], ids=" ".join)
 def test_answers_come_within_half_a_second(words: list[str], train_process: Process) -> None:
     """The best of up to five, by the clock, or by the processor's own count, since the cores are shared with others."""
@@ -187,6 +190,7 @@ def test_answers_come_without_torch(words: list[str], tmp_path: Path) -> None:
     assert {name.partition(".")[0] for name in modules} & {"torch", "numpy", "albumentations", "cv2", "matplotlib"} == set()
 
 
+@pytest.mark.slow
 def test_a_run_stays_in_its_folder(train_process: Process, tiny_overrides: list[str], tmp_path: Path) -> None:
     tiny_overrides = [*tiny_overrides, "training.epochs=1"]
     work = tmp_path / "deep" / "er"
@@ -229,3 +233,11 @@ def test_a_run_stays_in_its_folder(train_process: Process, tiny_overrides: list[
     assert not list(work.rglob(".hydra"))
     assert not list(work.rglob("multirun.yaml"))
     assert read_run(run)["short_id"] == read_run(work / by_hand)["short_id"]  # neither name nor folder changes the result
+
+
+def test_optuna_searches_as_the_monitor_says_unless_it_is_told() -> None:
+    search = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.2)"]
+    assert direction_of(search, "max") == ["hydra.sweeper.direction=maximize"]
+    assert direction_of(search, "min") == ["hydra.sweeper.direction=minimize"]
+    assert direction_of([*search, "hydra.sweeper.direction=minimize"], "max") == []
+    assert direction_of(["hydra/sweeper=basic"], "max") == []

@@ -24,3 +24,28 @@ def test_no_loss_is_shown_before_one_was_read(
     ]
     assert all(line.startswith("epoch 2/3  ") and line.endswith("s left of the epoch") for line in lines)
     assert (tmp_path / "train.log").read_text().count("loss 0.5000") == 2
+
+
+def test_a_long_line_above_a_bar_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "40"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    command = f"watch it: tensorboard --logdir {'/a long folder' * 8}/[0]"
+    with console.ProgressView(tmp_path / "train.log", 1, Redactor([])) as view:
+        assert view.bar is not None
+        console.LOGGER.info(command)
+    assert command in capsys.readouterr().out
+
+
+def test_what_is_told_before_there_is_a_log_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    redactor = Redactor(["api_key=hush-hush"])
+    console.keep_early_lines(redactor)
+    console.LOGGER.warning("the first line, of hush-hush")
+    assert capsys.readouterr().err == "the first line, of ***\n"
+    with console.ProgressView(tmp_path / "train.log", 1, redactor):
+        console.LOGGER.warning("the second line")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("the second line\n", "")
+    lines = [line.partition(" the ")[2] for line in (tmp_path / "train.log").read_text().splitlines()]
+    assert lines == ["first line, of ***", "second line"]

@@ -57,7 +57,7 @@ def quiet() -> Iterator[None]:
 @st.composite
 def damages(draw: st.DrawFn, names: list[str]) -> list[tuple[str, Damage]]:
     """Some files, and what happens to each."""
-    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True))
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=6, unique=True))
     return [(name, draw(damage())) for name in chosen]
 
 
@@ -104,7 +104,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[tor
     return folder, generations
 
 
-NAMES = ["last.pt", "last_previous.pt", "manifest.json", "manifest_copy.json"]
+NAMES = ["last.pt", "last_previous.pt", "best.pt", "best_previous.pt", "manifest.json", "manifest_copy.json"]
 
 
 def check_checkpoints(saved: tuple[Path, list[list[torch.Tensor]]], home: Path, changes: list[tuple[str, Damage]]) -> str:

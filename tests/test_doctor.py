@@ -378,6 +378,7 @@ def test_the_page(root: Path) -> None:
     assert lines[-1] == "figure: somewhere.png"
 
 
+@pytest.mark.slow
 def test_exit_codes(root: Path, tmp_path: Path) -> None:
     absent = "no pixel of Building, Pole, Pavement, Tree, SignSymbol, Fence, Pedestrian, Bicyclist"
     well = doctor(tmp_path, f"dataset.root={root}")

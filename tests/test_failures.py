@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from processes import Process, the_end, wait_for
 from torch import Tensor, nn
 
@@ -17,7 +19,10 @@ from src.build import Experiment, build
 from src.cli import prepare
 from src.errors import OutOfMemoryError
 from src.failures import find_batch_that_fits, told_in_one_line
-from src.loop import fit
+from src.loading import Loader
+from src.loop import StepRecord, fit
+from src.signals import STOP_SIGNALS
+from src.train import write_pictures
 
 LITTLE_MEMORY = """
 import resource, sys
@@ -35,6 +40,34 @@ def build_then_limit(config):
 src.build.build = build_then_limit
 from src.train import main
 main()
+"""
+
+
+STUCK = """
+import sys
+from test_failures import Loader, Stuck
+batches = iter(Loader(Stuck(), batch_size=None, num_workers=1, persistent_workers=True))
+sys.exit("the end")
+"""
+
+
+SPAWNED = """
+import multiprocessing, signal
+from torch.utils.data import Dataset
+from src.loading import Loader
+
+class Blocked(Dataset):
+    def __getitem__(self, index):
+        if index:
+            raise IndexError
+        return sorted(int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    def __len__(self):
+        return 1
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    print(*Loader(Blocked(), batch_size=None, num_workers=1))
 """
 
 
@@ -74,11 +107,38 @@ def full(tiny_overrides: list[str]) -> Callable[[int], tuple[Any, Experiment, Fu
 )
 def test_memory_that_is_full_names_what_fits(full: Any, room: int, asked: list[int], advice: str) -> None:
     config, experiment, network = full(room)
-    message = rf"^loader\.batch_size=4: a step of 4 images of 24x32 in fp32 does not fit into the memory of cpu; {advice}"
+    message = (
+        rf"^loader\.batch_size=4: a step of 4 images of 24x32 in (?:fp32|bf16) does not fit into the memory of cpu; {advice}"
+    )
     with pytest.raises(OutOfMemoryError, match=message) as caught, told_in_one_line(config, experiment):
-        list(fit(experiment.state, experiment.setup, 1, 1, config.monitor))
+        list(fit(experiment.state, experiment.setup, lambda state: state.epoch == 1, 1, config.monitor))
     assert "\n" not in str(caught.value)
     assert network.asked == asked
+
+
+def test_memory_that_is_full_in_validation(full: Any) -> None:
+    config, experiment, network = full(4)
+    message = r"^loader\.batch_size=4: training steps do, but validation of so many images in .* of cpu; use fewer, or a smaller"
+
+    def train() -> None:
+        for record in fit(experiment.state, experiment.setup, lambda state: state.epoch == 1, 1, config.monitor):
+            if isinstance(record, StepRecord) and record.step == record.num_steps:
+                network.room = 0
+
+    with pytest.raises(OutOfMemoryError, match=message), told_in_one_line(config, experiment):
+        train()
+    assert network.asked == [4, 4, 4, 4]
+
+
+def test_memory_that_is_full_in_pictures(full: Any) -> None:
+    config, experiment, _ = full(1)
+    with (
+        pytest.raises(
+            OutOfMemoryError, match=r"^training\.panel_images=2: so many at once do not fit .* of cpu; use fewer\. What"
+        ),
+        told_in_one_line(config, experiment),
+    ):
+        write_pictures(config, experiment, None)  # pyright: ignore[reportArgumentType]  # it fails before it writes
 
 
 def test_other_errors_pass(full: Any) -> None:
@@ -98,6 +158,27 @@ def test_a_batch_that_fits_is_a_batch_that_was_trained(full: Any) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+class Stuck(torch.utils.data.Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        time.sleep(1000)
+        return index
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_stuck_worker_is_deaf_to_signals_and_ends_with_its_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = iter(Loader(Stuck(), batch_size=None, num_workers=1))
+    (worker,) = batches._workers
+    for number in STOP_SIGNALS:
+        os.kill(worker.pid, number)
+    worker.join(0.5)
+    assert worker.is_alive()
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds until torch loses its patience
+    batches._shutdown_workers()
+    assert worker.exitcode == -signal.SIGKILL
+
+
 # --- real processes ---------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +187,7 @@ def children(process: Process) -> list[int]:
     return [int(number) for number in listed.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_worker_that_is_killed(start: Any, tiny_overrides: list[str], tmp_path: Path) -> None:
     process = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2")
@@ -116,6 +198,21 @@ def test_a_worker_that_is_killed(start: Any, tiny_overrides: list[str], tmp_path
     assert "training.resume=auto" in line
     again = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2", "training.resume=auto")
     wait_for(again, "resumed after epoch")
+
+
+@pytest.mark.slow
+def test_workers_are_deaf_where_processes_are_spawned(tmp_path: Path) -> None:
+    """As on macOS."""
+    (tmp_path / "spawned.py").write_text(SPAWNED)
+    command, env = [sys.executable, str(tmp_path / "spawned.py")], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == str(sorted(int(number) for number in STOP_SIGNALS))
+
+
+def test_a_stuck_worker_does_not_keep_a_process_from_its_end() -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", STUCK], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "the end")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -140,15 +237,17 @@ def test_a_file_that_vanishes_after_it_was_kept_is_not_missed(
     assert process.returncode == 0, stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_machine_without_memory(start: Any, tiny_overrides: list[str], tmp_path: Path) -> None:
     """Twelve images of 24x32 would never fill it: the network is made wide."""
-    words = [*tiny_overrides, "model.channels=[192,8]", "loader.batch_size=12", "dataset.image_size=[96,96]"]
+    words = [*tiny_overrides, "model.channels=[192,8]", "loader.batch_size=12", "dataset.image_size=[96,96]", "precision=fp32"]
     line, _ = the_end(start("-c", LITTLE_MEMORY, *words), tmp_path)
     assert line.startswith("error: loader.batch_size=12: a step of 12 images of 96x96 in fp32 does not fit")
     assert "does (a step of it was tried)" in line or "not even one image" in line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_workers_die_with_a_killed_parent(start: Any, tiny_overrides: list[str]) -> None:
     process = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2")

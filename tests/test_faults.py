@@ -3,6 +3,7 @@
 The moment is certain: the process stops at one of its own calls, says so, and goes on when it is told to.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -19,13 +20,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, write_split
-from processes import Process, repeatable_rows, start_process, the_end, the_line, the_run, wait_for
+from processes import Process, everyone, repeatable_rows, start_process, the_end, the_line, the_run, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src import train
+from src.build import Experiment
 from src.checkpoint import Checkpoints
+from src.cli import prepare
 from src.errors import WriteError
 from src.resume import mark_dead_runs
 from src.run_folder import RunFolder, claim_folder
+from src.signals import Interrupted
 
 Start = Callable[..., Process]
 EPOCHS, STEPS = 6, 3  # of these in each epoch
@@ -37,7 +42,7 @@ WORDS = [
 STEP, VALIDATION, SAVE = "src.loop.train_step", "src.loop.count_confusion", "torch.save"
 PAUSED = """
 import os, sys
-import torch, src.loop
+import torch, src.loop, src.run_folder
 where, at = sys.argv.pop(1), [int(number) for number in sys.argv.pop(1).split(",")]
 module, _, name = where.rpartition(".")
 function, calls = getattr(sys.modules[module], name), 0
@@ -205,6 +210,7 @@ def test_training_goes_on_while_nothing_can_be_written(start: Start, words: list
     check_same(folder, whole)
 
 
+@pytest.mark.slow
 @linux
 def test_a_last_save_that_fails_ends_in_one_line_and_keeps_the_one_before(
     start: Start, words: list[str], tmp_path: Path, whole: Path
@@ -375,22 +381,26 @@ def test_a_folder_that_is_taken_away_while_training(start: Start, words: list[st
 @pytest.mark.parametrize(
     ("number", "where", "at"),
     [
-        (signal.SIGTERM, STEP, 8),
+        pytest.param(signal.SIGTERM, STEP, 8, marks=linux),
         pytest.param(signal.SIGTERM, VALIDATION, 3, marks=pytest.mark.slow),  # two batches an epoch
         (signal.SIGTERM, SAVE, 3),
-        pytest.param(signal.SIGINT, STEP, 8, marks=pytest.mark.slow),
-        (signal.SIGUSR1, STEP, 8),
+        pytest.param(signal.SIGINT, STEP, 8, marks=[pytest.mark.slow, linux]),
+        pytest.param(signal.SIGUSR1, STEP, 8, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR2, STEP, 8, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_the_step_saves_and_loses_nothing(
     start: Start, words: list[str], tmp_path: Path, whole: Path, number: signal.Signals, where: str, at: int
 ) -> None:
-    in_group = where == STEP and number != signal.SIGUSR1
-    workers = ["loader.num_workers=2"] if in_group else []
+    by_slurm = number in (signal.SIGUSR1, signal.SIGUSR2)
+    to_all = where == STEP and not by_slurm
+    workers = ["loader.num_workers=2"] if to_all else []
     process = start("-c", PAUSED, where, str(at), *words, *workers, start_new_session=True)
     wait_for(process, "paused")
-    if in_group:
-        os.killpg(process.pid, number)  # as a terminal does, and timeout and torchrun
+    if to_all:  # as a terminal does to its group, and Slurm, systemd and containers to whatever they started
+        assert len(everyone(process.pid)) == 5  # two workers for each split
+        for pid in everyone(process.pid):
+            os.kill(pid, number)
     else:
         process.send_signal(number)
     go_on(process)
@@ -400,10 +410,32 @@ def test_a_signal_ends_the_step_saves_and_loses_nothing(
     folder = the_run(tmp_path)
     assert status(folder) == "interrupted"
     assert left_over(folder) == []
-    if number != signal.SIGUSR1:  # seen three times that nothing is lost
+    if not by_slurm:  # seen three times that nothing is lost
         check_same(resume(start, words, tmp_path), whole)
 
 
+@pytest.mark.parametrize(("at", "ends"), [(1, "interrupted"), (2, "finished")])
+def test_a_signal_after_an_epoch_saves_nothing_twice_and_none_after_the_last(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, ends: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def be_told(config: Any, experiment: Experiment, recorder: object) -> None:
+        if experiment.state.epoch == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "write_pictures", be_told)
+    launch, config = prepare("config", [*words, "training.epochs=2", "monitor.tag=train/loss", "monitor.mode=min"])
+    with contextlib.nullcontext() if ends == "finished" else pytest.raises(Interrupted):
+        train.train(config, launch)
+    folder = the_run(tmp_path)
+    assert (status(folder), len(repeatable_rows(folder))) == (ends, at)
+    last, best = (folder / "checkpoints" / name for name in ("last.pt", "best.pt"))
+    assert last.samefile(best)  # the loss falls, so that each epoch is the best one
+    assert torch.load(last, weights_only=True)["epoch"] == at
+
+
+@pytest.mark.slow
 def test_more_epochs_keep_their_schedule_though_the_run_was_killed_before_it_saved_any(
     start: Start, words: list[str], tmp_path: Path
 ) -> None:
@@ -423,14 +455,57 @@ def test_more_epochs_keep_their_schedule_though_the_run_was_killed_before_it_sav
     assert rates[2:] == pytest.approx([0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (2, 3)])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_while_the_run_is_being_set_up(start: Start, words: list[str], tmp_path: Path) -> None:
+    process = start("-c", PAUSED, "src.run_folder.write_json", "1", *words)  # it just said that it is running
+    wait_for(process, "paused")
+    folder = the_run(tmp_path)
+    assert status(folder) == "running"
+    process.send_signal(signal.SIGTERM)
+    go_on(process)
+    output, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
+    assert "interrupted and saved" in output
+    assert status(folder) == "interrupted"
+    assert torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"] == 1
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_told_on_the_console_and_in_the_log(
+    start: Start, words: list[str], tmp_path: Path, whole: Path
+) -> None:
+    process = start("-c", PAUSED, STEP, f"{3 * STEPS + 1}", *words)
+    wait_for(process, "paused")
+    folder = the_run(tmp_path)
+    wait_for_checkpoint(folder, 3)
+    process.kill()
+    process.wait()
+    (folder / "checkpoints" / "last.pt").write_bytes(b"damaged")
+    process = start("-m", "src.train", *words, "training.resume=auto")
+    output, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "resumed after epoch 2" in output
+    (line,) = stderr.splitlines()
+    assert "last.pt: damaged" in line
+    assert line in (folder / "train.log").read_text()
+    check_same(folder, whole)
+
+
+@pytest.mark.parametrize(
+    ("before", "number", "code"),
+    [
+        ([], signal.SIGTERM, -signal.SIGTERM),
+        ([], signal.SIGINT, 130),
+        ([signal.SIGINT], signal.SIGTERM, -signal.SIGTERM),
+    ],
+)
 def test_a_second_signal_ends_a_save_that_hangs(
-    start: Start, words: list[str], tmp_path: Path, number: signal.Signals, code: int
+    start: Start, words: list[str], tmp_path: Path, before: list[signal.Signals], number: signal.Signals, code: int
 ) -> None:
     process = start("-c", PAUSED, SAVE, "3", *words)
     wait_for(process, "paused")
-    process.send_signal(number)
-    time.sleep(1.5)  # sooner it is the same wish, handed on twice
+    for sent in [*before, number]:
+        process.send_signal(sent)
+        time.sleep(1.5)  # sooner it is the same wish, handed on twice
     assert process.poll() is None
     process.send_signal(number)
     process.wait(timeout=20)
@@ -444,9 +519,26 @@ def test_a_second_signal_ends_a_save_that_hangs(
     assert left_over(folder) == []
 
 
+def test_only_the_same_signal_again_ends_a_save(start: Start, words: list[str], tmp_path: Path) -> None:
+    process = start("-c", PAUSED, SAVE, "3", *words)
+    wait_for(process, "paused")
+    process.send_signal(signal.SIGUSR2)  # as Slurm warns
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)  # as it says that it means it
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(1.2)
+    process.send_signal(signal.SIGTERM)  # as submitit hands it on
+    go_on(process)
+    _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (128 + signal.SIGUSR2, "")
+    folder = the_run(tmp_path)
+    assert (status(folder), left_over(folder)) == ("interrupted", [])
+
+
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back_changes_nothing(start: Start, words: list[str], tmp_path: Path, whole: Path) -> None:
     process = start("-c", CLOCK, "0", *words)  # to yesterday, after the second epoch
     output, stderr = process.communicate(timeout=120)

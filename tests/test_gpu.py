@@ -91,7 +91,7 @@ def test_momentum_begins_well_after_a_first_step_that_was_skipped(tiny_overrides
 
 def test_the_bad_step_is_named(cuda_experiment: Experiment) -> None:
     state, setup = cuda_experiment.state, cuda_experiment.setup
-    records = fit(state, setup, epochs=1, log_every=100, monitor=MonitorConfig("val/miou", "max"))
+    records = fit(state, setup, lambda state: state.epoch == 1, log_every=100, monitor=MonitorConfig("val/miou", "max"))
     next(records)
     with torch.no_grad():
         next(state.model.parameters()).fill_(float("nan"))
@@ -103,7 +103,7 @@ def test_the_bad_step_is_named(cuda_experiment: Experiment) -> None:
 def test_half_precision_trains(tiny_overrides: list[str], precision: str, tmp_path: Path) -> None:
     _, config = prepare("config", [*tiny_overrides, "device=cuda", f"precision={precision}", "training.epochs=8"])
     experiment = build(config)
-    records = fit(experiment.state, experiment.setup, epochs=8, log_every=10, monitor=MonitorConfig("val/miou", "max"))
+    records = fit(experiment.state, experiment.setup, lambda state: state.epoch == 8, 10, MonitorConfig("val/miou", "max"))
     losses = [record.scores["train/loss"] for record in records if isinstance(record, EpochRecord)]
     assert losses[-1] < losses[0]
 

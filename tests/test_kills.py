@@ -38,6 +38,7 @@ def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
     last = one / "checkpoints" / "last.pt"
     saved = torch.load(last, weights_only=True)
     saved["optimizer"]["state"][0]["exp_avg"][0, 0, 0, 0] += 1e-7
+    last.unlink()  # it may be best.pt under another name
     torch.save(saved, last)
     changed = outcome(one)
     assert [key for key in undisturbed if undisturbed[key] != changed[key]] == ["last.pt"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from src.build import Experiment, build, stretch_schedule
@@ -41,7 +42,7 @@ def make(tiny_overrides: list[str]) -> Make:
 
 def records(experiment: Experiment, epochs: int, **others: Any) -> Iterator[StepRecord | EpochRecord]:
     settings: dict[str, Any] = {"log_every": 1, "monitor": MonitorConfig("val/miou", "max")} | others
-    return fit(experiment.state, experiment.setup, epochs=epochs, **settings)
+    return fit(experiment.state, experiment.setup, lambda state: state.epoch >= epochs, **settings)
 
 
 def epoch_records(experiment: Experiment, epochs: int, **others: Any) -> list[EpochRecord]:
@@ -159,7 +160,7 @@ def vary_void(data: Path) -> None:
 
 def test_scores_are_those_of_torchmetrics_on_predictions_made_one_by_one(make: Make, tiny_data: Path) -> None:
     vary_void(tiny_data)
-    experiment = make("model.init_gain=null", "optimizer=adamw", "optimizer.lr=0.01", "loader.batch_size=3")
+    experiment = make("model.init_gain=null", "optimizer=adamw", "optimizer.lr=0.01", "loader.batch_size=3", "precision=fp32")
     record = epoch_records(experiment, epochs=3)[-1]
     model, mean, std = experiment.state.model.eval(), experiment.val_data.mean, experiment.val_data.std
     predicted, truth = [], []
@@ -284,6 +285,29 @@ def test_too_many_bad_steps_in_a_row_end_the_run(make: Make) -> None:
     with pytest.raises(NonFiniteLossError, match=r"epoch 2, step 2\b.*3 steps in a row"):  # steps 3, 4 and 5, across epochs
         list(iterator)
     assert same(weights(experiment.state.model), before)
+
+
+@pytest.mark.parametrize(
+    ("words", "end"), [([], "epoch 2, step 3:"), (["training.on_nonfinite=skip"], "epoch 3, step 3:.*4 steps")]
+)
+def test_a_gradient_that_no_scale_makes_finite_ends_the_run(make: Make, words: list[str], end: str) -> None:
+    experiment = make("training.max_skipped=3", *words)
+    experiment.state.scaler = GradScaler("cpu", init_scale=2.0**-10)  # as of fp16, which is for CUDA alone
+    bad = dataclasses.replace(experiment.setup, loss=FaultyLoss(experiment.setup.loss, at=1, fault="gradient", until=100))
+    before = weights(experiment.state.model)
+    with pytest.raises(NonFiniteLossError, match=end):  # the sixth step is the first one below 2**-14
+        list(records(dataclasses.replace(experiment, setup=bad), 12))
+    assert same(weights(experiment.state.model), before)
+
+
+def test_an_overflow_that_a_smaller_scale_cures_is_no_failure(make: Make) -> None:
+    experiment = make("optimizer.lr=1e-5")
+    experiment.state.scaler = GradScaler("cpu", init_scale=2.0**127)
+    steep = dataclasses.replace(experiment.setup, loss=FaultyLoss(experiment.setup.loss, at=1, fault="1e3", until=100))
+    before = weights(experiment.state.model)
+    list(records(dataclasses.replace(experiment, setup=steep), 6))
+    assert 2.0**100 < experiment.state.scaler.get_scale() < 2.0**127
+    assert not same(weights(experiment.state.model), before)
 
 
 def test_an_infinite_learning_rate_ends_the_run_after_its_first_step(make: Make) -> None:

@@ -14,6 +14,7 @@ from openpyxl import load_workbook
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.errors import UserError
 from src.figures import compose_attention, compose_panel
 from src.loop import EpochRecord
 from src.recorder import Recorder, read_rows
@@ -145,6 +146,15 @@ def test_a_resume_drops_rows_written_after_the_checkpoint(folder: Path) -> None:
     check_everywhere(folder, 4)
 
 
+def test_rows_that_a_kill_took_are_missed_in_one_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The disk was full, a checkpoint found room again sooner than the rows that waited, and then the process was killed."""
+    write(folder, range(1, 2), finished=0, close=False)
+    assert caplog.messages == []
+    write(folder, range(4, 5), finished=3, close=False)
+    assert caplog.messages == [f"{folder / 'metrics.jsonl'}: no row of epochs [2, 3], which were trained"]
+    assert [row["epoch"] for row in read_rows(folder)] == [1, 4]
+
+
 def test_a_resume_in_the_first_epoch_starts_over(folder: Path) -> None:
     write(folder, range(1, 2), finished=0, close=False)
     write(folder, range(1, 3), finished=0)
@@ -168,6 +178,15 @@ def test_a_line_cut_off_by_a_kill_is_ignored(folder: Path, left: int) -> None:
     assert read_rows(folder) == [expected_row(1), expected_row(2)]
     write(folder, range(3, 4), finished=2)
     check_everywhere(folder, 3)
+
+
+def test_a_damaged_line_is_named_in_one_line(folder: Path) -> None:
+    write(folder, range(1, 4), finished=0)
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(lines[0] + bytes(len(lines[1]) - 1) + b"\n" + lines[2])
+    with pytest.raises(UserError, match=r"^.*metrics\.jsonl: damaged \(.*\); mend or remove that line"):
+        write(folder, range(4, 5), finished=3)
+    assert len((folder / "metrics.jsonl").read_bytes().splitlines()) == 3
 
 
 def test_a_run_of_no_epoch_writes_no_table(folder: Path) -> None:
@@ -258,6 +277,29 @@ def test_pictures_reach_tensorboard_and_the_folder(folder: Path) -> None:
     assert {RED, LIGHT, GREY, CLASSES[0][1], CLASSES[1][1]} <= found  # unsmoothed colours
     with Image.open(folder / "figures" / "curves.png") as curves:
         assert min(curves.size) > 300
+
+
+def test_pictures_do_not_pile_up_in_memory_while_the_disk_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, file = write(folder, range(1, 2), finished=0, close=False), next((folder / "tensorboard").iterdir())
+    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    monkeypatch.setattr("src.events.MOST_WAITING", 100_000)
+
+    def refuse(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("src.durable.append_durably", refuse)
+        for epoch in range(2, 12):
+            with pytest.raises(OSError, match="No space"):
+                recorder.write(make_record(epoch))
+            with pytest.raises(OSError, match="No space"):
+                recorder.write_panels(epoch, noise, noise[..., 0], noise[..., 0])
+    recorder.close()
+    check_everywhere(folder, 11)  # rows and points are all there
+    shown = [event.step for event in events(folder).Images("panel/0")]
+    assert shown == list(range(2, 2 + len(shown)))
+    assert 1 < len(shown) < 10
+    assert file.stat().st_size < 200_000
 
 
 def test_the_configuration_is_shown_as_text(folder: Path) -> None:

@@ -34,6 +34,9 @@ SECRET = "s3cr3t-value"
         "auth_token",
         "hf_token",
         "passwd",
+        "+x.api-key",
+        "+x.access-key",
+        "private-key",
     ],
 )
 def test_the_value_of_a_secret_key_on_the_command_line(key: str) -> None:
@@ -81,6 +84,7 @@ def test_a_secret_that_is_a_number() -> None:
     [
         ("root=https://alice:hunter2@host.org/data", f"root=https://{HIDDEN}@host.org/data"),
         ("ftp://bob:p%40ss@10.0.0.1:21/x", f"ftp://{HIDDEN}@10.0.0.1:21/x"),
+        ("https://u:pa/ss@host", f"https://{HIDDEN}@host"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", HIDDEN),
         ("x hf_abcdefghijklmnopqrst y", f"x {HIDDEN} y"),
         ("glpat-abcdefghij_klmnopqrst", HIDDEN),
@@ -93,6 +97,69 @@ def test_a_secret_that_is_a_number() -> None:
 def test_values_that_are_secrets_whatever_their_key(text: str, hidden: str) -> None:
     assert Redactor([]).text(text) == hidden
     assert Redactor([]).tree({"name": [text]}) == {"name": [hidden]}
+
+
+def part(file: str, *lines: str) -> str:
+    """Of a patch: a new file."""
+    header = [f"diff --git a/{file} b/{file}", "new file mode 100644", "--- /dev/null", f"+++ b/{file}", "@@ -0,0 +1,9 @@"]
+    return "\n".join([*header, *(f"+{line}" for line in lines)]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "hidden"),
+    [
+        ("API_KEY=s3cr3t-value  # mine", "API_KEY=***"),
+        ("export WANDB_API_KEY=s3cr3t-value", "export WANDB_API_KEY=***"),
+        ("  password: s3cr3t-value # prod", "  password: ***"),
+        ("- password: s3cr(3t-value)", "- password: ***"),
+        ("x-api-key: s3cr3t-value", "x-api-key: ***"),
+        ("password = s3cr3t- value", "password = ***"),
+        ('{"Authorization": "Bearer s3cr3t-value"}', '{"Authorization": ***'),
+        ('curl -H "Authorization: Bearer s3cr3t-value" host', 'curl -H "Authorization: ***'),
+        (r'"os.environ[\"WANDB_API_KEY\"] = \"s3cr3t-value\"\n",', r'"os.environ[\"WANDB_API_KEY\"] = ***'),  # of a notebook
+        ("machine host login me password s3cr3t-value", "machine host login me password ***"),
+        ("password s3cr3t-value", "password ***"),
+        ("tokens: 16", "tokens: 16"),
+        ("author: oktay", "author: oktay"),
+    ],
+)
+def test_what_a_patch_gives_a_secret_name(line: str, hidden: str) -> None:
+    assert Redactor([]).patch(part("a.yaml", line, "lr: 0.1")) == part("a.yaml", hidden, "lr: 0.1")
+
+
+@pytest.mark.parametrize(
+    ("line", "hidden"),
+    [
+        ('os.environ["WANDB_API_KEY"] = "s3cr3t-value"', 'os.environ["WANDB_API_KEY"] = ***'),
+        ('client = Client(api_key="s3cr3t-value")', "client = Client(api_key=***"),
+        ("token: str = 's3cr3t-value'", "token: ***"),
+        ('password = SecretStr("s3cr3t-value")', "password = ***"),
+        ('headers = "Authorization: Bearer s3cr3t-value"', 'headers = "Authorization: ***'),
+        ("PASSWORD = 12345678", "PASSWORD = ***"),
+        ("    password: s3cr3t-value", "    password: ***"),
+        ("API_TOKEN=s3cr3t-value", "API_TOKEN=***"),
+        ("    token: str", "    token: str"),
+        ("    self.token = self.read(token)", "    self.token = self.read(token)"),
+        ("    def f(self, token: str) -> None:", "    def f(self, token: str) -> None:"),
+        ("        self.token = token", "        self.token = token"),
+        ('name = "attunet"', 'name = "attunet"'),
+    ],
+)
+def test_what_a_patch_of_code_gives_a_secret_name(line: str, hidden: str) -> None:
+    assert Redactor([]).patch(part("a.py", line, "lr = 0.1")) == part("a.py", hidden, "lr = 0.1")
+
+
+def test_a_private_key_in_a_patch() -> None:
+    begin, end = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"
+    patch = part("deploy", begin, "c2VjcmV0", "a2V5", end) + part("a.yaml", "lr: 0.1")
+    assert Redactor([]).patch(patch) == part("deploy", begin, HIDDEN, HIDDEN, end) + part("a.yaml", "lr: 0.1")
+    cut = part("deploy", begin, "c2VjcmV0") + part("a.yaml", "lr: 0.1")  # more of it is not in the patch
+    assert Redactor([]).patch(cut) == part("deploy", begin, HIDDEN) + part("a.yaml", "lr: 0.1")
+
+
+def test_a_secret_that_git_shows_as_the_place_of_a_change() -> None:
+    patch = "diff --git a/.env b/.env\n--- a/.env\n+++ b/.env\n@@ -9 +9 @@ API_KEY=s3cr3t-value\n-A=1\n+A=2\n"
+    assert Redactor([]).patch(patch) == patch.replace("s3cr3t-value", HIDDEN)
 
 
 def test_environment_variables_with_a_secret_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,25 @@
 """Folders that belong to one process alone, whatever their names and however that process ends."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from src.errors import ConfigError, UserError
+from src.lock import is_locked
 from src.redaction import Redactor
 from src.run_folder import (
     MAX_BYTES,
@@ -24,7 +28,6 @@ from src.run_folder import (
     RunFolder,
     claim_folder,
     end_dead_run,
-    is_locked,
     read_run,
     replace_text,
     short_hash,
@@ -126,6 +129,18 @@ def test_a_second_process_is_refused(tmp_path: Path, holder: subprocess.Popen[st
     assert read_run(tmp_path / "run")["status"] == "running"
 
 
+def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run")._lock.close()
+    with (tmp_path / "run" / ".lock").open("rb") as looker:  # as is_locked in another process, which is slow
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path / "run")
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(lambda: (time.sleep(0.2), fcntl.flock(looker, fcntl.LOCK_UN)))
+            run = RunFolder(tmp_path / "run")
+    assert is_locked(tmp_path / "run")
+    run._lock.close()
+
+
 @pytest.mark.parametrize("holder", ["alone", "workers"], indirect=True)
 def test_a_killed_process_holds_nothing(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     assert is_locked(tmp_path / "run")
@@ -136,7 +151,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, holder: subprocess.Popen
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["status"], facts["error"]) == ("failed", "its process was killed")
     assert facts["end"]
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(tmp_path / "run", is_resumed=True)
     assert run.facts["status"] == "failed"
     run._lock.close()
 
@@ -204,6 +219,36 @@ def test_a_resumed_run_keeps_its_first_start(tmp_path: Path) -> None:
     run._lock.close()
 
 
+def test_a_run_stays_mixed_once_it_went_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts at one run, each with what differs from the attempt before."""
+    environment: dict[str, Any] = {"host": "a", "git_commit": "A", "git_dirty": False, "packages": {"torch": "2"}}
+    facts: dict[str, Any] = {"device": "cpu", "precision": "fp32", "ranks": 1, "threads": 2}
+    monkeypatch.setattr("src.environment.describe_environment", lambda: (environment, ""))
+
+    def attempt(folder: Path, is_resumed: bool) -> bool:
+        run = RunFolder(folder, is_resumed)
+        with run.running(make_launch(), dict(facts)):
+            pass
+        run._lock.close()
+        return read_run(folder)["mixed"]
+
+    for number, change in enumerate(
+        [
+            *({"host": "b"}, {"git_commit": "B"}, {"git_dirty": True}, {"packages": {"torch": "3"}}),
+            *({"device": "GPU"}, {"precision": "bf16"}, {"ranks": 2}, {"threads": 3}),
+        ]
+    ):
+        folder, before = tmp_path / str(number), (environment, facts)
+        assert [attempt(folder, is_resumed=n > 0) for n in range(2)] == [False, False]
+        environment = environment | {key: change[key] for key in change if key in environment}
+        facts = facts | {key: change[key] for key in change if key in facts}
+        assert attempt(folder, is_resumed=True), change
+        assert attempt(folder, is_resumed=True), change
+        environment, facts = before
+        assert attempt(folder, is_resumed=True), change
+        assert not attempt(folder, is_resumed=False)  # begun anew, as nothing had been saved
+
+
 def test_a_run_json_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"status": ')
     with pytest.raises(UserError, match=r"run\.json: not readable as JSON"):
@@ -228,13 +273,19 @@ def test_a_strangers_run_json_is_refused_before_it_costs(text: str, message: str
 
 def test_secrets_of_files_beside_the_source_stay_out_of_the_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the configuration knows, and those of keys that look like secrets."""
-    patch = "+API_TOKEN=abc-def\n+  password: 'gh i'\n+note = hush-hush\n+tokens = split(text)\n+    def f(self, token: str):\n"
+    kept = "diff --git a/a.py b/a.py\n+tokens = split(text)\n+    def f(self, token: str):\n"
+    patch = f"diff --git a/.env b/.env\n+API_TOKEN=abc-def\n+  password: 'gh i'\n+note = hush-hush\n{kept}"
     monkeypatch.setattr("src.environment.describe_environment", lambda: ({}, patch))
     run = RunFolder(tmp_path)
     with run.running(make_launch(), {}):
         pass
     written = (tmp_path / "diff.patch").read_text()
-    assert written == "+API_TOKEN=***\n+  password: ***\n+note = ***\n+tokens = split(text)\n+    def f(self, token: str):\n"
+    for commit, is_left in ((None, True), ("A", False)):  # gone on with where git does not answer, and with what was committed
+        facts = {"git_commit": commit}
+        monkeypatch.setattr("src.environment.describe_environment", lambda facts=facts: (facts, ""))
+        with run.running(make_launch(), {}):
+            assert (tmp_path / "diff.patch").exists() is is_left
+    assert written == f"diff --git a/.env b/.env\n+API_TOKEN=***\n+  password: ***\n+note = ***\n{kept}"
     run._lock.close()
 
 

@@ -120,6 +120,24 @@ def test_what_cfg_prints(more: list[str], home: Path) -> None:
     assert "***@host" in said
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--cfg", "all"),
+        ("--info", "all"),
+        pytest.param(("--cfg", "hydra"), marks=pytest.mark.slow),
+        pytest.param(("--cfg", "job", "--package", "loss"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_what_hydra_itself_prints(flags: tuple[str, ...], home: Path) -> None:
+    words = [f"+model.api_key={KEY}", f"+loss.url='ftp://me:{PASSWORD}@host'", "+loss.x=${oc.env:DATA_TOKEN}"]
+    code, said = finish(start(home, *words, flags=flags))
+    assert code == 0, said
+    assert not any(secret in said for secret in SECRETS)
+    assert "***" in said
+
+
 def test_a_mistake_of_ours_shows_its_traceback_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["train", f"+api_key={KEY}"])
 

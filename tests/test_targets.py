@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src import build
-from src.build import build_part
+from src.build import build_part, in_words
 from src.cli import prepare
 from src.errors import ConfigError
 from src.targets import KINDS, locate
@@ -331,3 +331,11 @@ def test_the_check_itself_passes_what_conf_names() -> None:
     for group, target in targets:
         cls = locate(target)
         assert issubclass(cls, KINDS[group]), f"{group}: {target}"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(ValueError(), "ValueError"), (TypeError(" \n"), "TypeError"), (ValueError("a\nb"), "a")]
+)
+def test_a_constructor_that_refuses_without_a_word_is_told_of_by_the_kind_of_its_error(error: Exception, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^loss: {said}$"), in_words("loss"):
+        raise error

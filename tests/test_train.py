@@ -240,6 +240,7 @@ def test_run_json_tells_what_was_run_and_how_it_ended(left: Left) -> None:
     assert facts["protocol"]["split"] == "val"
     learnt = [value for key, value in done.weights().items() if not key.endswith(("_mean", "_var", "_tracked"))]
     assert facts["parameters"] == sum(value.numel() for value in learnt)
+    assert facts["gmacs"] > 0
     losses = [float(row["train/loss"]) for row in done.rows()]
     assert facts["best_score"] == min(losses)
     assert facts["best_epoch"] == losses.index(min(losses)) + 1
@@ -262,7 +263,9 @@ def test_metrics_have_the_tags_of_the_contract_in_every_file(left: Left) -> None
     events = EventAccumulator(str(done.folder / "tensorboard"))
     events.Reload()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([line["train/loss"] for line in lines])
-    assert set(events.Tags()["scalars"]) == {tag for tag in TAGS if lines[0].get(tag) is not None} - {"epoch"}
+    told = {tag for tag in TAGS if lines[0].get(tag) is not None} - {"epoch"}
+    assert set(events.Tags()["scalars"]) == told | {"best/train/loss"}  # the best so far, for the HPARAMS tab
+    assert events.Scalars("best/train/loss")[-1].value == pytest.approx(min(line["train/loss"] for line in lines))
     finite = [value for line in lines for value in line.values() if value is not None]
     assert all(math.isfinite(value) for value in finite)
     assert all(0 <= line["time/data_wait_share"] <= 1 and line["speed/images_per_second"] > 0 for line in lines)
@@ -298,6 +301,7 @@ def test_more_epochs_continue_a_finished_run_as_if_asked_for_at_once(left: Left)
     assert more.repeatable_rows() == whole.repeatable_rows()
     assert same(more.weights(), whole.weights())
     assert more.run()["status"] == "finished"
+    assert [done.run()["lengthened"] for done in (more, whole)] == [True, False]
     assert "resumed after epoch 2" in more.output
     assert "nothing unfinished" not in more.output
 

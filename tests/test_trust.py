@@ -124,7 +124,7 @@ def test_our_own_configuration_is_within_the_limits() -> None:
 
 # A sweep whose jobs do nothing, from the front door on; without its guard; and by Hydra alone.
 SWEEP = "from src import cli; cli.run_job = lambda _: 0.0; cli.main(lambda *_: 0.0, lambda _: None)"
-UNGUARDED = f"from src import cli; cli.check_hydra_node = lambda *_: None; {SWEEP}"
+UNGUARDED = f"from src import cli, composing; composing.check_hydra_node = lambda *_: None; {SWEEP}"
 RERUN = "from src import cli; cli.hand_to_hydra('config')"
 
 
@@ -134,6 +134,7 @@ def run(code: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     write_experiment(tmp_path, f"hydra:\n  callbacks:\n    x: {{_target_: os.mkdir, path: {mark}}}\n")
@@ -146,21 +147,30 @@ def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     assert mark.exists()
 
 
+STREETS = (
+    "dataset=streets",
+    *(f"dataset.num_{split}=1" for split in ("train", "val", "test")),
+    "dataset.render_size=[32,32]",
+    "loader.batch_size=1",
+)
 SHOW_COMMAND = f"""
 from src.studies import isolation
-def start(command, env):
+def start(command, env=None, **_):
     print("started", *command, flush=True)
     raise OSError
-isolation.subprocess.Popen = start
+isolation.Child = start
 {SWEEP.replace("cli.run_job = lambda _: 0.0; ", "")}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [["--config-dir", "strange"], ["hydra.searchpath=[file://{home}/strange]"]], ids=str)
 def test_the_jobs_of_a_sweep_find_the_added_folder(added: list[str], tmp_path: Path) -> None:
     write_experiment(tmp_path, "seed: 5\n")
-    done = run(SHOW_COMMAND, tmp_path, "-m", *(word.format(home=tmp_path) for word in added), "experiment=strange", "seed=0,1")
-    started = [line for line in done.stdout.splitlines() if line.startswith("started")]
+    done = run(
+        SHOW_COMMAND, tmp_path, "-m", *(word.format(home=tmp_path) for word in added), "experiment=strange", "seed=0,1", *STREETS
+    )
+    started = [line for line in done.stdout.splitlines() if line.startswith("started") and "src.train" in line]
     assert started, done.stderr
     assert all("hydra.searchpath=[" in line and str(tmp_path / "strange") in line for line in started)
 
@@ -270,7 +280,11 @@ def test_no_file_is_read_as_yaml_or_pickle_but_by_hydra() -> None:
                 found.append((file.name, ast.unparse(node.func), words))
     others = ("json.", "np.", "image.", "OverridesParser.")
     assert {entry for entry in found if not entry[1].startswith(others)} == {
-        ("cli.py", "OmegaConf.create", ""),  # of what was composed, redacted
+        ("composing.py", "OmegaConf.create", ""),  # of what was composed, redacted
+        ("hparams.py", "yaml.safe_load", ""),  # of conf/ itself, plain values alone
+        ("origins.py", "OmegaConf.load", ""),  # of files that were composed before, and so checked
+        ("sweeping.py", "yaml.safe_load", ""),  # what a search has just written, plain values alone
+        ("stored_config.py", "yaml.load", ""),  # a run's own config.yaml, by the loader that builds plain values alone
         ("restore.py", "torch.load", "map_location='cpu', weights_only=True"),
     }
-    assert all("allow_pickle" not in words for _, _, words in found)
+    assert all("allow_pickle=True" not in words for _, _, words in found)

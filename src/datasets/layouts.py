@@ -59,8 +59,8 @@ def _nothing_found(root: Path, name: str | None) -> str:
     known = "; ".join(f"{name}: {hint}" for name, hint in HINTS.items())
     return (
         f"{root.absolute()}: {wanted} here (known layouts are {known});"
-        " give its folder with dataset.root=FOLDER, fetch it with `make data`, or train on the embedded data set with"
-        " dataset=streets"
+        " give its folder with dataset.root=FOLDER or in the variable CAMVID_ROOT, fetch it with `make data`, or train on the"
+        " embedded data set with dataset=streets"
     )
 
 

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from src.datasets.augmentation import Augmentation, Sample, check_augmented_size, resize
 from src.datasets.device_samples import DeviceSamples, Key
-from src.datasets.files import Pair, Report, read_pair, refuse
+from src.datasets.files import Pair, Report, read_mask, read_pair, refuse
+from src.datasets.frame_names import frame_of
 from src.datasets.labels import LabelSet
 from src.datasets.store import Decoded, Samples, read_facts, read_into_memory, read_through_disk, store_key
 from src.errors import ConfigError, DataError
@@ -155,11 +156,26 @@ class SegmentationDataset(Dataset[Sample]):
         """What a score must share with another to be ranked with it."""
         return {
             "split": self.split,
-            "classes": [label.name for label in self.classes],
+            "labels": [label.name for label in self.classes],
             "void": "left out",
-            "scored_at": self.image_size or "native size",
+            "scored_size": list(self.image_size) if self.image_size else "native",
             "resize": "image bilinear, mask nearest at pixel centres",
         }
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images, without folder and ending."""
+        return [pair.image.stem for pair in self.pairs]
+
+    @property
+    def sequences(self) -> list[str]:
+        """The video that each image is a frame of; by default its name before the frame number."""
+        return [frame_of(name).sequence for name in self.names]
+
+    def native_mask(self, index: int) -> np.ndarray:
+        """The mask at the size that it has on disk, uint8 [height, width]."""
+        file = self.pairs[index].mask
+        return self.labels.decode(read_mask(file).pixels, file)[0]
 
     def place_on(self, device: torch.device) -> None:
         """Keeps the samples on this device and makes batches there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ LOGGER = logging.getLogger("src")
 FORMAT = 1  # in the name of each file; goes up when its layout or anything that decides its pixels changes
 CHANNELS = 4  # red, green, blue, class id: an image's bytes are followed by its mask's
 PIXELS, HEADER = "pixels.bin", "header.json"
+_WRITES = contextvars.ContextVar("_WRITES", default=True)
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what opening a file of another content ends in
 
 
@@ -132,6 +134,10 @@ def read_through_disk(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], 
     The folder's name holds a hash of all that decides the pixels, so that it is never out of date. It appears whole or not at
     all, so that of two processes that make it at once both have a whole one.
     """
+    if not _WRITES.get():
+        with contextlib.suppress(*DAMAGED):  # or not there yet
+            return open_samples(folder)
+        return read_facts(decode, pairs, title)
     try:
         if folder.is_dir():
             try:
@@ -149,6 +155,16 @@ def read_through_disk(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], 
     except DAMAGED as error:
         LOGGER.warning("%s: cannot be made (%s); each image is decoded each time instead", folder, error)
         return read_facts(decode, pairs, title)
+
+
+@contextlib.contextmanager
+def leaving_no_trace() -> Iterator[None]:
+    """Within, nothing is written: samples that are not on the disk yet are decoded for the facts about them, and not kept."""
+    token = _WRITES.set(False)
+    try:
+        yield
+    finally:
+        _WRITES.reset(token)
 
 
 def _write(file: BinaryIO, decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> dict[str, Any]:

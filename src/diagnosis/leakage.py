@@ -1,13 +1,12 @@
 """Frames of one video that lie next to each other in two splits."""
 
 import itertools
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from src.datasets.frame_names import frame_of
 from src.diagnosis.audit import Problems, SplitAudit
 
-FRAME = re.compile(r"(?P<sequence>.*?)[_-]?f?(?P<number>\d+)$")
 NEAR = 60  # frames: nearer ones, two seconds of CamVid's video at 30 frames a second, show nearly the same
 
 
@@ -33,7 +32,7 @@ def frames_by_sequence(split: SplitAudit) -> dict[str, list[int]]:
     """Frame numbers of each sequence, as CamVid names them: `0016E5_07959` is frame 7959 of sequence 0016E5."""
     frames: dict[str, list[int]] = defaultdict(list)
     for pair in split.pairs:
-        match = FRAME.fullmatch(pair.image.stem)
-        if match and match["sequence"]:
-            frames[match["sequence"]].append(int(match["number"]))
+        frame = frame_of(pair.image.stem)
+        if frame.sequence:
+            frames[frame.sequence].append(frame.number)
     return frames

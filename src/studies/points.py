@@ -1,6 +1,7 @@
 """The points of a sweep: which keys each job sets, and the name of its folder."""
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -9,9 +10,10 @@ from src.errors import ConfigError
 from src.redaction import Redactor
 
 Point = list[str]  # overrides, as on the command line
-CROSSED = "crossed"
+Axis = list[Point]  # one of these is chosen for each job
+CROSSED, PAIRED, LISTED, SEEDS = "crossed", "paired", "listed", "seeds"
 KEY = re.compile(r"\+{0,2}(?!hydra)[A-Za-z][\w./]*")
-STUDY_KEYS = ("question", CROSSED, "seeds")
+STUDY_KEYS = ("question", LISTED, PAIRED, CROSSED, SEEDS, "budget")
 
 
 def is_sweep(override: str) -> bool:
@@ -20,41 +22,102 @@ def is_sweep(override: str) -> bool:
 
 
 def expand_points(overrides: list[str], study: dict[str, Any] | None) -> list[Point]:
-    """Every combination of the values that the overrides and the study list, in their order; last varies fastest.
+    """Every combination of what the study and the overrides list, in their order; last varies fastest.
 
-    A key of the command line takes the place of the same key in the study.
+    A study's `listed` points and its `paired` lists, walked together, are each combined with all else as one. A key of the
+    command line takes the place of the same key in the study.
 
     Raises:
-        ConfigError: If a sweep is over a range without steps, or the study has a key of its own.
+        ConfigError: If a sweep is over a range without steps, or the study is not of the form that conf/study/ shows.
     """
-    choices: dict[str, list[str]] = _study_choices(study or {})
+    axes = _study_axes(study or {})
     for override in parse(overrides):
         key = override.get_key_element()
         if not override.is_sweep_override():
-            choices[key] = [override.input_line or ""]
+            axis = [[override.input_line or ""]]
         elif override.is_discrete_sweep():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            axis = [[f"{key}={value}"] for value in override.sweep_string_iterator()]
         else:
             raise ConfigError(f"{override.input_line}: a sweep needs listed values, such as {key}=1,2 or {key}=range(1,4)")
-    return [list(point) for point in itertools.product(*choices.values())]
+        for joint in (LISTED, PAIRED):
+            axes[joint] = _without(bare(key), axes[joint])
+        axes[f"={bare(key)}"] = axis
+    return [list(itertools.chain(*chosen)) for chosen in itertools.product(*(axis for axis in axes.values() if any(axis)))]
 
 
-def _study_choices(study: dict[str, Any]) -> dict[str, list[str]]:
+def _without(key: str, axis: Axis) -> Axis:
+    """Points that no longer set this key; those that differed in nothing else become one."""
+    left = [[word for word in point if _key(word) != key] for point in axis]
+    return axis if left == axis else [point for number, point in enumerate(left) if point not in left[:number]]
+
+
+def _study_axes(study: dict[str, Any]) -> dict[str, Axis]:
+    """What is combined: by name what is chosen together, by `=key` the values of one key."""
     if unknown := set(study) - set(STUDY_KEYS):
-        raise ConfigError(f"study.{min(unknown)}: no such key; allowed are {', '.join(STUDY_KEYS)}")
-    crossed = study.get(CROSSED) or {}
-    if foreign := [key for key in crossed if not KEY.fullmatch(str(key))]:
-        raise ConfigError(f"study.{CROSSED}.{foreign[0]}: a study sweeps keys of the configuration, such as model.init")
-    choices = {key: [f"{key}={value}" for value in values] for key, values in crossed.items()}
-    if study.get("seeds"):
-        choices["seed"] = [f"seed={seed}" for seed in study["seeds"]]
-    return choices
+        hint = "; a study's file has to begin with the line '# @package _global_'" if "study" in unknown else ""
+        raise ConfigError(f"study.{min(unknown)}: no such key; allowed are {', '.join(STUDY_KEYS)}{hint}")
+    axes = {LISTED: _listed(study.get(LISTED) or []), PAIRED: _paired(study.get(PAIRED) or {})}
+    for key, values in _mapping(CROSSED, study.get(CROSSED) or {}).items():
+        axes[f"={bare(key)}"] = [[_word(key, value)] for value in _list(f"{CROSSED}.{key}", values)]
+    given = [key for joint in (LISTED, PAIRED) for key in dict.fromkeys(_key(word) for point in axes[joint] for word in point)]
+    given += [name[1:] for name in axes if name.startswith("=")]
+    if seeds := _list(SEEDS, study.get(SEEDS) or []):
+        given.append("seed")
+        axes["=seed"] = [[f"seed={seed}"] for seed in seeds]
+    if twice := [key for number, key in enumerate(given) if key in given[:number]]:
+        raise ConfigError(f"study: {twice[0]} is given twice; a key stands in one of {LISTED}, {PAIRED}, {CROSSED} and {SEEDS}")
+    return axes
+
+
+def _listed(points: Any) -> Axis:
+    """One point for each mapping of keys to values."""
+    return [
+        [_word(key, value) for key, value in _mapping(f"{LISTED}[{number}]", point).items()]
+        for number, point in enumerate(_list(LISTED, points))
+    ]
+
+
+def _paired(lists: Any) -> Axis:
+    """The first values of all keys, then the second ones, and so on."""
+    columns = {key: _list(f"{PAIRED}.{key}", values) for key, values in _mapping(PAIRED, lists).items()}
+    if len({len(values) for values in columns.values()}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in columns.items())
+        raise ConfigError(f"study.{PAIRED}: lists that are walked together need one length; {lengths}")
+    return [[_word(key, value) for key, value in zip(columns, row, strict=True)] for row in zip(*columns.values(), strict=True)]
+
+
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"study.{where}: {value!r}; give keys and values, such as model.init: [normal, kaiming]")
+    if foreign := [key for key in value if not KEY.fullmatch(str(key))]:
+        raise ConfigError(f"study.{where}.{foreign[0]}: a study sweeps keys of the configuration, such as model.init")
+    return value
+
+
+def _list(where: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ConfigError(f"study.{where}: {value!r}; give a list, such as [{value}]")
+    return value
+
+
+def _word(key: str, value: Any) -> str:
+    """As on the command line; text is taken as what would be typed there."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+
+
+def bare(key: str) -> str:
+    """Without what says that it is added."""
+    return key.lstrip("+")
+
+
+def _key(word: str) -> str:
+    return bare(word.partition("=")[0])
 
 
 def varying_keys(points: list[Point]) -> list[str]:
     """The keys that are not the same in all points."""
     keys = dict.fromkeys(override.partition("=")[0] for point in points for override in point)
-    values = {key: {override for point in points for override in point if override.startswith(f"{key}=")} for key in keys}
+    values = {key: {next((word for word in point if word.startswith(f"{key}=")), None) for point in points} for key in keys}
     return [key for key in keys if len(values[key]) > 1]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import ConfigError
-from src.studies.points import expand_points, is_sweep, job_name, varying_keys
+from src.studies.points import expand_points, is_sweep, job_name, job_names, varying_keys
 
 CONF = Path(__file__).parents[2] / "conf"
 SAFE = re.compile(r"[A-Za-z0-9._-]{1,80}")
@@ -65,6 +65,11 @@ def test_a_range_without_steps_is_refused() -> None:
         expand_points(["optimizer.lr=interval(0,1)"], None)
 
 
+def test_words_that_nobody_can_read_are_told_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer\.lr=\[1: not of the form key=value"):
+        expand_points(["seed=1,2", "optimizer.lr=[1"], None)
+
+
 def test_a_study_crosses_its_lists_and_then_its_seeds() -> None:
     study = {"question": "which?", "crossed": {"model.init": ["normal", "kaiming"], "model.channels": ["[4,8]"]}, "seeds": [0, 7]}
     assert expand_points([], study) == [
@@ -83,14 +88,94 @@ def test_the_command_line_beats_the_study() -> None:
     ]
 
 
+def test_listed_points_and_paired_lists_are_combined_with_all_else() -> None:
+    study = {
+        "listed": [{"model.channels": [4, 8], "loader.batch_size": 16}, {"model.channels": "[32,64]"}],
+        "paired": {"model.init": ["normal", "kaiming"], "optimizer.lr": [0.03, 0.1]},
+        "crossed": {"threads": [None]},
+        "seeds": [0, 1],
+    }
+    wide, narrow = ["model.channels=[32,64]"], ["model.channels=[4, 8]", "loader.batch_size=16"]
+    normal, kaiming = ["model.init=normal", "optimizer.lr=0.03"], ["model.init=kaiming", "optimizer.lr=0.1"]
+    expected = [
+        [*width, *init, "threads=null", f"seed={seed}"]
+        for width in (narrow, wide)
+        for init in (normal, kaiming)
+        for seed in (0, 1)
+    ]
+    points = expand_points([], study)
+    assert points == expected
+    assert job_names(points)[0] == "0_channels-4-8_batch_size-16_init-normal_lr-0.03_seed-0"
+    assert job_names(points)[7] == "7_channels-32-64_init-kaiming_lr-0.1_seed-1"
+
+
+def test_the_command_line_takes_its_keys_out_of_points_that_are_chosen_whole() -> None:
+    study = {
+        "listed": [{"model.init": "normal", "optimizer.lr": 0.03}, {"model.init": "kaiming", "optimizer.lr": 0.1}],
+        "paired": {"threads": [1, 2]},
+    }
+    assert expand_points(["optimizer.lr=0.2", "threads=4"], study) == [
+        ["model.init=normal", "optimizer.lr=0.2", "threads=4"],
+        ["model.init=kaiming", "optimizer.lr=0.2", "threads=4"],
+    ]
+
+
+def test_points_that_differed_in_a_key_of_the_command_line_alone_become_one() -> None:
+    rates = [{"model.init": "normal", "optimizer.lr": rate} for rate in (0.03, 0.1)]
+    study = {"listed": [*rates, {"model.init": "kaiming", "optimizer.lr": 0.1}], "seeds": [0, 1]}
+    assert expand_points(["optimizer.lr=0.2"], study) == [
+        [f"model.init={init}", f"seed={seed}", "optimizer.lr=0.2"] for init in ("normal", "kaiming") for seed in (0, 1)
+    ]
+    assert expand_points(["+optimizer.lr=0.2,0.3"], {"listed": rates}) == [
+        ["model.init=normal", "+optimizer.lr=0.2"],
+        ["model.init=normal", "+optimizer.lr=0.3"],
+    ]
+    paired = {"paired": {"model.init": ["normal", "normal"], "optimizer.lr": [0.03, 0.1]}}
+    assert expand_points(["optimizer.lr=0.2"], paired) == [["model.init=normal", "optimizer.lr=0.2"]]
+    assert expand_points(["optimizer.lr=0.2"], {"listed": [{"optimizer.lr": 0.1}]}) == [["optimizer.lr=0.2"]]
+    assert len(expand_points(["threads=1"], {"listed": [rates[0], rates[0]]})) == 2  # listed twice: refused, as ever
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ({"paired": {"model.init": ["normal", "kaiming"], "optimizer.lr": [0.1]}}, "model.init has 2, optimizer.lr has 1"),
+        (
+            {"paired": {"seed": [1]}, "crossed": {"seed": [2]}},
+            "study: seed is given twice; a key stands in one of listed, paired",
+        ),
+        ({"listed": [{"+optimizer.eps": 1}], "paired": {"optimizer.eps": [1]}}, "study: optimizer.eps is given twice"),
+        ({"crossed": {"seed": [1]}, "seeds": [1]}, "study: seed is given twice"),
+        ({"listed": {"model.init": "normal"}}, "study.listed: {'model.init': 'normal'}; give a list"),
+        ({"listed": ["model.init=normal"]}, "study.listed[0]: 'model.init=normal'; give keys and values"),
+        ({"listed": [{"hydra.sweep.dir": "x"}]}, "study.listed[0].hydra.sweep.dir: a study sweeps keys of the configuration"),
+        ({"paired": {"hydra.run.dir": ["x"]}}, "study.paired.hydra.run.dir: a study sweeps keys of the configuration"),
+        ({"crossed": ["seed"]}, "study.crossed: ['seed']; give keys and values"),
+        ({"crossed": {"seed": 3}}, "study.crossed.seed: 3; give a list, such as [3]"),
+        ({"seeds": 3}, "study.seeds: 3; give a list"),
+    ],
+)
+def test_a_study_of_another_form_is_refused_in_one_line(study: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        expand_points([], study)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_study_that_lists_nothing_is_one_point() -> None:
     assert expand_points(["seed=1"], {"question": "none"}) == [["seed=1"]]
 
 
 @pytest.mark.parametrize("key", ["crosed", "points", "seed"])
 def test_an_unknown_key_of_a_study_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"study\.{key}: no such key; allowed are question, crossed, seeds"):
+    with pytest.raises(ConfigError, match=rf"study\.{key}: no such key; allowed are question, listed, paired, crossed, seeds"):
         expand_points([], {"question": "which?", key: {}})
+
+
+def test_a_study_file_without_its_first_line_is_told_so() -> None:
+    """Hydra then puts all that it holds below `study`."""
+    with pytest.raises(ConfigError, match=r"has to begin with the line '# @package _global_'$"):
+        expand_points([], {"study": {"seeds": [0]}, "threads": 1})
 
 
 @pytest.mark.parametrize("key", ["hydra.sweep.dir", "+hydra.job.env_set.X", "hydra/launcher", "~seed", "--config-dir", "a b"])
@@ -105,7 +190,8 @@ def test_a_study_sweeps_keys_of_the_configuration_alone(key: str) -> None:
 def test_every_study_in_conf_has_its_number_of_distinct_points(file: Path) -> None:
     study: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["study"]
     assert study["question"].endswith("?")
-    expected = len(study.get("seeds") or [0])
+    expected = len(study.get("seeds") or [0]) * len(study.get("listed") or [0])
+    expected *= len(next(iter((study.get("paired") or {}).values()), [0]))
     for values in (study.get("crossed") or {}).values():
         expected *= len(values)
     points = expand_points([], study)

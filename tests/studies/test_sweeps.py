@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -30,9 +31,9 @@ TOKEN = "s3cr3t-of-the-environment"
 LONG = 300  # seconds that a step may take on a busy machine
 
 
-def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, module: str = "src.train", **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "src.train", *words],
+        [sys.executable, "-m", module, *words],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
         stdout=subprocess.PIPE,
@@ -143,7 +144,13 @@ def test_a_sweep_makes_one_run_for_each_combination(finished: Finished) -> None:
         ((_, _, miou),) = rows(job)
         line = next(line for line in stdout.splitlines() if line.split()[:1] == [job.name])
         assert float(line.split()[1]) == pytest.approx(float(miou), abs=1e-4)
+        assert re.search(rf"job \d finished: {job.name}: {float(miou):.4f}; \d of 4 done", stdout)
     assert len({run_json(job)["short_id"] for job in jobs}) == 4
+    planned = [line for line in stdout.partition("\njob 0: ")[0].splitlines() if " GMACs " in line]
+    assert [line.split()[-1] for line in planned] == [job.name for job in jobs]
+    for line, job in zip(planned, jobs, strict=True):
+        assert int(line.split()[0].replace(",", "")) == run_json(job)["parameters"]
+    assert re.findall(r"(\d of 4 done)(?:, about \d+ s left)?:?$", stdout, re.MULTILINE)[-1] == "4 of 4 done"
 
 
 def test_joblib_gives_the_same_scores_in_the_folder_given(finished: Finished) -> None:
@@ -185,6 +192,7 @@ def test_nothing_of_hydras_own_is_left(finished: Finished) -> None:
     assert sorted(path.name for path in work.iterdir()) == ["by hand", "data", "https:", "outputs", TOKEN]
 
 
+@pytest.mark.slow
 def test_an_impossible_point_is_refused_before_the_first_job(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     common = ["-m", *TINY, "dataset.root=data"]
@@ -209,6 +217,21 @@ def test_an_impossible_point_is_refused_before_the_first_job(tmp_path: Path) -> 
         assert line.startswith("error: ")
         assert given in line
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert not (tmp_path / "data" / "cache").exists()
+
+
+def test_one_bad_point_of_twelve_is_told_within_three_seconds_and_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = start(tmp_path, "-m", *TINY, "training.epochs=1,2,3,4,5,6,7,8,9,10,11,many")  # the last one: all are composed
+    with ended(process):
+        stdout, stderr = process.communicate(timeout=LONG)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processor: other tests share the machine
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+    assert (process.returncode, stdout) == (1, "")
+    (line,) = stderr.splitlines()
+    assert "training.epochs" in line
+    assert "many" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_typo_in_a_sweep_is_refused_at_once(tmp_path: Path) -> None:
@@ -229,6 +252,7 @@ def test_two_claims_in_one_second_get_two_folders(tmp_path: Path) -> None:
     assert all(re.fullmatch(STAMP, folder.name) and folder.is_dir() for folder in folders)
 
 
+@pytest.mark.slow
 def test_a_killed_job_and_a_killed_parent(tmp_path: Path) -> None:
     """Two equal sweeps start together. In one the job is killed, in the other the parent."""
     write_data(tmp_path / "data")
@@ -261,7 +285,7 @@ def test_a_killed_job_and_a_killed_parent(tmp_path: Path) -> None:
         wait_for(lambda: run_json(first[0])["status"] != "running", 30, "the job ends with its parent")
         assert run_json(first[0])["status"] == "interrupted"
         wait_for(lambda: not Path(f"/proc/{children[0]}").exists() or _is_zombie(children[0]), 30, "its process is gone")
-        assert len(list(first[0].parent.iterdir())) == 1  # the second job never started
+        assert len(jobs_of(first[0].parent)) == 1  # the second job never started
 
         other = next(parent for parent in parents if parent.pid == owners[1])
         os.kill(children[1], signal.SIGKILL)
@@ -279,6 +303,9 @@ def test_a_killed_job_and_a_killed_parent(tmp_path: Path) -> None:
         assert run_json(second)["status"] == "finished"
         assert re.search(rf"{re.escape(first[1].name)} +failed", stdout)
         assert re.search(rf"{re.escape(second.name)} +\d\.\d+", stdout)
+        page = (second.parent / "report.html").read_text()
+        assert "1 failed" in page
+        assert "1 finished" in page
 
 
 def _is_zombie(process: int) -> bool:

@@ -1,0 +1,62 @@
+"""`python -m src.runs compare`: configurations ranked by their seeds, and what may be said of them."""
+
+from collections.abc import Sequence
+
+from rich.table import Table as Shown
+from rich.text import Text
+
+from src.errors import ConfigError
+from src.run_folder import OUTPUTS
+from src.runs import listing
+from src.runs.listing import clean
+from src.studies.claims import Summary
+from src.studies.reading import find_sweep, read_runs
+from src.studies.sentences import Measure, say
+from src.studies.standing import Table, standings
+
+
+def main(words: Sequence[str]) -> None:
+    """Prints a table for each way of scoring, and a sentence for each row against the first."""
+    folders = [find_sweep(word) for word in words or [str(OUTPUTS)]]
+    print(f"runs in {', '.join(map(str, folders))}")  # of a name, the newest sweep
+    runs, problems = read_runs(*folders)
+    listing.tell_problems(problems)
+    tables = standings(runs)
+    if not tables:
+        raise ConfigError(f"{' '.join(words) or OUTPUTS}: no finished run with a score there")
+    if len(tables) > 1:
+        print(f"{len(tables)} tables, as runs were not all scored in the same way: {'; '.join(differences(tables))}\n")
+    for table in tables:
+        print_table(table)
+    if left := sum(run.status != "finished" for run in runs):
+        print(f"{left} runs are not finished and in no table")
+
+
+def print_table(table: Table) -> None:
+    """Best mean first; the best epoch is what is ranked."""
+    shown = Shown(box=None, title=Text(f"{table.measure.tag} of the best epoch, which is ranked, and of the last", "bold"))
+    for name in ("configuration", "seeds", "best epoch", "95 %", "last epoch", "parameters"):
+        shown.add_column(name, overflow="fold")
+    for row in table.rows:
+        cells = [row.label, row.seeds, mean_of(row.best, table.measure), table.measure.interval(row.best)]
+        parameters = row.runs[0].facts.get("parameters")
+        cells += [mean_of(row.last, table.measure), f"{parameters:,}" if parameters else "-"]
+        shown.add_row(*(Text(clean(cell)) for cell in cells))
+    listing.print_table(shown)
+    for row, claim in zip(table.rows[1:], table.claims, strict=True):
+        print(clean(say(claim, table.rows[0].label, row.label, table.measure)))
+    print()
+
+
+def mean_of(summary: Summary, measure: Measure) -> str:
+    """Mean and deviation in the measure's unit."""
+    deviation = "" if summary.deviation is None else f" ± {measure.number(summary.deviation)}"
+    return measure.number(summary.mean) + deviation
+
+
+def differences(tables: Sequence[Table]) -> list[str]:
+    """What the protocols of the tables do not share."""
+    keys = dict.fromkeys(key for table in tables for key in table.protocol)
+    found = [f"{key} differs" for key in keys if len({str(table.protocol.get(key)) for table in tables}) > 1]
+    tags = {table.measure for table in tables}
+    return found + (["monitor differs"] if len(tags) > 1 else []) or ["some runs do not say how they were scored"]

@@ -1,0 +1,101 @@
+"""Where the best runs of a study's two best configurations differ most, as it is kept in the study's folder.
+
+`contrast.py` finds it, which takes checkpoints, data and torch; a page is made from what is kept without any of these.
+"""
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from src.durable import replace_text
+from src.run_folder import short_hash
+from src.studies.reading import Run
+from src.studies.standing import Row, Table
+
+DIFFERENCES = "differences.json"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: its mIoU with either checkpoint, and what it looks like, in base64 (a JPEG and three PNG).
+
+    A copy that `save_differences` made has no image and no truth.
+    """
+
+    name: str
+    score_a: float
+    score_b: float
+    image: str
+    truth: str
+    prediction_a: str
+    prediction_b: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What is kept.
+
+    Attributes:
+        pair: Of which two runs, with their scores, it was found; see `pair_of`.
+        labels: Of the two configurations, with the seed.
+        runs: Names of the two runs' folders.
+        epochs: Of their best checkpoints.
+        sentence: What may be said of the two checkpoints.
+        num_frames: That both were scored on.
+        frames: Those that differ most, the largest difference first.
+        legend: Name and colour (#rrggbb) of each class.
+    """
+
+    pair: str
+    labels: list[str]
+    runs: list[str]
+    epochs: list[int]
+    sentence: str
+    num_frames: int
+    frames: list[Frame]
+    legend: list[list[str]]
+
+
+def best_two(table: Table) -> list[tuple[Row, Run]]:
+    """The first two rows, each with its best seed; fewer where there are no two."""
+    choose = min if table.measure.mode == "min" else max
+    return [(row, choose(row.runs, key=lambda run: run.score)) for row in table.rows[:2]]
+
+
+def pair_of(table: Table) -> str:
+    """Hash of the two runs and of their best scores: it changes when others come first, or one was trained on."""
+    return short_hash(
+        [[run.folder.name, run.facts.get("short_id"), run.score, run.facts.get("best_epoch")] for _, run in best_two(table)]
+    )
+
+
+def read_differences(folder: Path, table: Table) -> Differences | None:
+    """What the study's folder keeps, unless it is damaged or of other runs than those that come first now."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        facts = json.loads((folder / DIFFERENCES).read_text(encoding="utf-8"))
+        found = Differences(**facts | {"frames": [Frame(**frame) for frame in facts["frames"]]})
+        return found if found.pair == pair_of(table) else None
+    return None
+
+
+def write_differences(folder: Path, found: Differences) -> None:
+    """Into the study's folder, in one step."""
+    replace_text(folder / DIFFERENCES, json.dumps(asdict(found), indent=1) + "\n")
+
+
+def save_differences(folder: Path, target: Path) -> None:
+    """Copies what a study's folder keeps, if anything, without image and truth: data sets seldom allow that these go on.
+
+    What is damaged is told in one line and left out.
+    """
+    file = folder / DIFFERENCES
+    if not file.is_file():
+        return
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts["frames"] = [frame | {"image": "", "truth": ""} for frame in facts["frames"]]
+    except (ValueError, TypeError, KeyError) as error:
+        print(f"not saved, where the two best differ frame by frame: {file} is damaged ({type(error).__name__})")
+        return
+    replace_text(target / DIFFERENCES, json.dumps(facts, indent=1) + "\n")

@@ -1,0 +1,102 @@
+"""Claims in words: who beats whom by how much, or why nothing can be said."""
+
+from dataclasses import dataclass
+
+from src.studies.claims import POWER, Claim, Summary
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is compared.
+
+    Attributes:
+        tag: As in metrics.csv.
+        mode: `max` or `min`: which is better.
+    """
+
+    tag: str
+    mode: str
+
+    @property
+    def scale(self) -> float:
+        """Shares (mIoU, accuracy) are told in points, of which there are a hundred; a loss as it is."""
+        return 1.0 if "loss" in self.tag else 100.0
+
+    def number(self, value: float) -> str:
+        """In the unit that people read."""
+        return f"{value * self.scale:.{3 if self.scale == 1 else 1}f}"
+
+    def amount(self, value: float) -> str:
+        """With its unit."""
+        return f"{self.number(value)} {'points' if self.scale != 1 else 'of ' + self.tag}"
+
+    def interval(self, summary: Summary) -> str:
+        """Of a mean; a dash with one seed."""
+        if summary.low is None or summary.high is None:
+            return "-"
+        return f"{self.number(summary.low)} to {self.number(summary.high)}"
+
+
+MIOU = Measure("val/miou", "max")
+
+
+def say(claim: Claim, a: str, b: str, measure: Measure = MIOU) -> str:
+    """One sentence on `a` against `b`."""
+    if claim.low is None or claim.high is None:
+        return f"Nothing can be said about {a} and {b}: {_why_nothing(claim)}."
+    if claim.holds and claim.difference != 0:
+        is_ahead = (claim.difference > 0) == (measure.mode == "max")
+        names = (a, b) if is_ahead else (b, a)
+        low, high = sorted((abs(claim.low), abs(claim.high)))
+        if claim.low <= 0 <= claim.high:
+            low = 0.0
+        found = f"{names[0]} beats {names[1]} by {measure.amount(abs(claim.difference))}"
+        return f"{found} ({_interval(claim, low, high, measure)}; {_basis(claim)}).{_family(claim)}{_limits(claim)}"
+    interval = _interval(claim, claim.low, claim.high, measure)
+    told = f"{a} and {b} are not distinguishable with {_basis(claim)} (difference {measure.amount(claim.difference)}, {interval})"
+    return f"{told}{_needed(claim)}.{_family(claim)}{_limits(claim)}"
+
+
+def _why_nothing(claim: Claim) -> str:
+    fewest = min(claim.num_a, claim.num_b)
+    if claim.kind == "checkpoints":
+        return f"{fewest} frame{'s are' if fewest != 1 else ' is'} too few to know how much scores vary from frame to frame"
+    if fewest > 1:
+        return "they differ by the same with each seed, as networks that learn nothing do, or copies of runs"
+    seeds = "a score of only one seed" if fewest else "no score"
+    return f"there is {seeds} of at least one of them, and a claim rests on several"
+
+
+def _interval(claim: Claim, low: float, high: float, measure: Measure) -> str:
+    return f"{claim.confidence:.0%}: {measure.number(low)} to {measure.number(high)}".replace("%", " %", 1)
+
+
+def _basis(claim: Claim) -> str:
+    noun = "seeds" if claim.kind == "configurations" else "frames"
+    if claim.num_a == claim.num_b:
+        return f"{claim.num_a} {noun}{' each' if claim.kind == 'configurations' else ''}"
+    return f"{claim.num_a} and {claim.num_b} {noun}"
+
+
+def _needed(claim: Claim) -> str:
+    if claim.kind != "configurations" or claim.seeds_needed is None:
+        return ""
+    if claim.seeds_needed <= min(claim.num_a, claim.num_b):
+        return ": more seeds would be needed"  # the correction for several claims, or chance, kept it from showing
+    return f": about {claim.seeds_needed} seeds each would be needed to find it {POWER:.0%} of the time, if it is real".replace(
+        "%", " %", 1
+    )
+
+
+def _family(claim: Claim) -> str:
+    if claim.adjusted_p is None or claim.family < 2:
+        return ""
+    said = f" p = {claim.adjusted_p:.2g} after Holm's correction for {claim.family} comparisons."
+    excludes = claim.low is not None and claim.high is not None and not claim.low <= 0 <= claim.high
+    return said + (" The interval, which is not corrected, excludes zero." if excludes and not claim.holds else "")
+
+
+def _limits(claim: Claim) -> str:
+    if claim.kind == "configurations":
+        return ""
+    return " This speaks of these two checkpoints on these frames, not of the configurations that they came from."

@@ -1,0 +1,234 @@
+"""A sweep, from the words of its command line to its first job: its points, their plan, its folder."""
+
+import contextlib
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from src.composing import prepare
+from src.config import Config, is_harmless
+from src.errors import ConfigError, UserError
+from src.redaction import Redacted, Redactor
+from src.run_folder import OUTPUTS, Launch, claim_folder
+from src.studies.devices import offer_devices
+from src.studies.isolation import SWEEPER, quoted
+from src.studies.ledger import STUDY, read_jobs, read_study
+from src.studies.points import Point, expand_points, is_sweep, job_names
+from src.studies.submitted import private_pickles
+from src.studies.sweep import Options, budget_of, claim_sweep, refuse_duplicates, take_options, unfinished, words_of
+
+CONFIG = "config"  # stem of the primary YAML file in conf/
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was typed: Hydra's flags, the words that make the points, the sweep's own keys, and its folder where one is given."""
+
+    flags: list[str]
+    words: list[str]
+    options: Options
+    folder: Path | None
+
+
+def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redactor, run_jobs: Callable[[], None]) -> None:
+    """Checks every point, claims the sweep's folder and runs its jobs.
+
+    Args:
+        overrides: Words of the command line.
+        check: What only torch and the data can tell of a point; raises UserError.
+        redactor: Learns the secrets of every point.
+        run_jobs: Hydra's sweeper and launcher, which read the words in `sys.argv`.
+    """
+    gc.enable()
+    command = read_command(overrides)
+    offer_devices()
+    os.environ[SWEEPER] = str(os.getpid())
+    if is_search(command.words):
+        search(command, check, redactor, run_jobs)
+    elif folder := plan_and_claim(command, check, redactor):
+        from src.build import forget_datasets
+
+        forget_datasets()
+        tell_hydra(command, folder)
+        run_jobs()
+
+
+def read_command(overrides: list[str]) -> Command:
+    """The parts of the command line.
+
+    Raises:
+        ConfigError: If a folder has an interpolation, which Hydra would fill in anew, or two are given.
+    """
+    flags = [word for word in sys.argv[1:] if word not in overrides]
+    options, words = take_options(overrides)
+    given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("hydra.sweep.dir=")]
+    if given and "${" in given[-1]:
+        raise ConfigError(f"hydra.sweep.dir={given[-1]}: give a path without interpolations")
+    if given and options.resume and Path(given[-1]).resolve() != Path(options.resume).resolve():
+        raise ConfigError(
+            f"study.resume={options.resume} and hydra.sweep.dir={given[-1]}: a sweep goes on in its own folder; give one of them"
+        )
+    if options.resume:
+        words = with_stored(words, Path(options.resume))
+    path = options.resume or (given[-1] if given else None)
+    words = [word for word in words if not word.startswith("hydra.sweep.dir=")]
+    return Command(flags, words, options, Path(path) if path else None)
+
+
+def with_stored(words: list[str], folder: Path) -> list[str]:
+    """The words of a sweep that goes on: its own, where only Hydra's keys are given, which take the place of those.
+
+    Raises:
+        ConfigError: If other keys are given, but not the whole command again.
+    """
+    keys = {_key(word) for word in words}
+    if typed := [word for word in words if not _key(word).startswith("hydra")]:
+        lacking = _decisive_keys(read_study(folder).words) - keys if (folder / STUDY).exists() else set()
+        if lacking:
+            raise ConfigError(
+                f"study.resume={folder}: {typed[0]} is given, but not {', '.join(sorted(lacking))}, which its own command has;"
+                " a sweep that goes on takes no keys but Hydra's, or its whole command again"
+            )
+        return words
+    stored = [word for word in words_of(folder) if not word.startswith("hydra.sweep.dir=")]  # it may have been moved
+    if any(word.startswith("hydra/launcher=") and word not in stored for word in words):
+        stored = [word for word in stored if not _key(word).startswith("hydra.launcher.")]  # which are another one's
+    return [word for word in stored if _key(word) not in keys] + words
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _decisive_keys(words: Sequence[str]) -> set[str]:
+    """Those that alter results, and the study."""
+    keys = {_key(word) for word in words}
+    return {key for key in keys if not key.startswith("hydra") and (key == "study" or not is_harmless(key))}
+
+
+def tell_hydra(command: Command, folder: Path, more: Sequence[str] = ()) -> None:
+    """Leaves the command line as Hydra is to read it."""
+    sys.argv[1:] = [*command.flags, *command.words, *more, f"hydra.sweep.dir={quoted(folder)}"]
+
+
+def is_search(words: list[str]) -> bool:
+    """Whether another sweeper than ours is asked for, which finds its points as it goes."""
+    return any(word.startswith("hydra/sweeper=") and word != "hydra/sweeper=study" for word in words)
+
+
+def search(command: Command, check: Callable[[Config], None], redactor: Redactor, run_jobs: Callable[[], None]) -> None:
+    """Checks what its trials share, runs them and tells the best.
+
+    Raises:
+        ConfigError: If it is asked for what only a sweep whose points are known beforehand can do.
+    """
+    if asked := [name for name, value in vars(command.options).items() if value]:
+        raise ConfigError(f"study.{asked[0]}: not for a search, whose points are not known beforehand; leave it out")
+    base, config = prepare(CONFIG, [word for word in command.words if not is_sweep(word)], redactor)
+    refuse_one_folder(config)
+    check(config)
+    folder = command.folder or claim_folder(OUTPUTS / "multirun" / base.config["name"], base.short_id)
+    tell_hydra(command, folder, direction_of(command.words, base.config["monitor"]["mode"]))
+    is_submitit = any(word.startswith("hydra/launcher=submitit") for word in command.words)
+    with private_pickles(folder, is_submitit), contextlib.redirect_stderr(Redacted(sys.stderr, redactor)):
+        run_jobs()
+    tell_best(folder)
+
+
+def direction_of(words: list[str], mode: str) -> list[str]:
+    """For Optuna, which minimises unless it is told: the direction of monitor.mode, unless the words give one."""
+    is_given = "hydra/sweeper=optuna" not in words or any(word.startswith("hydra.sweeper.direction=") for word in words)
+    return [] if is_given else [f"hydra.sweeper.direction={mode}imize"]
+
+
+def tell_best(folder: Path) -> None:
+    """Prints the best trial of a search, where its sweeper wrote it down as Optuna's does."""
+    file = folder / "optimization_results.yaml"
+    if file.exists():
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
+        print(f"best of the search: {found['best_value']:.4f} with {values}; see {file}")
+
+
+def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: Redactor) -> Path | None:
+    """The folder of a sweep that may begin; None if only its plan was asked for."""
+    options = command.options
+    points, launches, configs, start = check_points(command.words, check, redactor)
+    known = command.folder if command.folder and (command.folder / STUDY).exists() else None
+    left, untouched = to_do(known, len(points))
+    found = {}
+    if not (options.again or (known and read_study(known).again)):
+        from src.studies.reuse import find_finished
+
+        found = find_finished(untouched, launches, configs, known)
+    costs = {}
+    if not known or options.plan:  # a sweep that goes on has its plan
+        from src.studies.plan import check_budget, make_plan, tell_plan
+
+        new = [number for number in left if number not in found]
+        costs = dict(zip(new, make_plan([configs[number] for number in new], start), strict=True))
+        print(tell_plan([job_names(points)[number] for number in new], list(costs.values())), flush=True)
+        if found:
+            print(f"{len(found)} more were finished before and are taken over")
+        check_budget(budget_of(launches[0].config["study"]), list(costs.values()))
+    if options.plan:
+        print("study.plan=true stops here: times are those of this machine, now, and nothing was made on disk")
+        return None
+    folder = claim_sweep(command.folder, command.words, points, launches, options, costs)
+    if found:
+        from src.studies.reuse import take_over
+
+        take_over(folder, found)
+    print(f"sweep of {len(points)} jobs, {len(unfinished(folder))} to run: {folder}")
+    print(f"if it is cut: python -m src.train -m study.resume={quoted(folder)}", flush=True)
+    return folder
+
+
+def to_do(known: Path | None, number: int) -> tuple[list[int], list[int]]:
+    """Of that many jobs the ones that are not finished, and those of them that were never begun, in the sweep that goes on."""
+    if not known:
+        return list(range(number)), list(range(number))
+    left = [job for job in read_jobs(known) if job.number < number and job.status != "finished"]
+    untouched = [job.number for job in left if job.status == "queued" and not job.folder.exists()]
+    return [job.number for job in left], untouched
+
+
+def refuse_one_folder(config: Config) -> None:
+    """Raises ConfigError if a job is to go on in the folder of a run, for each has its own in the sweep's."""
+    if config.training.resume not in ("never", "auto"):
+        raise ConfigError(
+            f"training.resume={config.training.resume}: a job of a sweep has a folder of its own; with -m allowed are never and"
+            " auto, and study.resume=FOLDER goes on with a sweep"
+        )
+
+
+def check_points(
+    words: list[str], check: Callable[[Config], None], redactor: Redactor
+) -> tuple[list[Point], list[Launch], list[Config], float]:
+    """Every point of a sweep, composed and checked: first what needs no torch, of all of them; and the seconds of one alone."""
+    if several := [word for word in words if word.startswith("study=") and is_sweep(word)]:
+        raise ConfigError(f"{several[0]}: one study a sweep; run them one after another")
+    first = [word for word in expand_points(words, None)[0] if not is_sweep(word)]
+    study = prepare(CONFIG, first, redactor)[0].config["study"]
+    budget_of(study)
+    start = time.process_time()  # as a job begins: imports, one point composed
+    points = expand_points(words, study)
+    prepared = [prepare(CONFIG, point, redactor) for point in points]
+    for _, config in prepared:
+        refuse_one_folder(config)
+    refuse_duplicates(points, [launch for launch, _ in prepared])
+    composed = time.process_time()
+    for number, (point, (_, config)) in enumerate(zip(points, prepared, strict=True)):
+        try:
+            check(config)
+        except UserError as error:
+            raise ConfigError(f"{' '.join(point)}: {error}") from error
+        if number == 0:
+            start += time.process_time() - composed
+    return points, [launch for launch, _ in prepared], [config for _, config in prepared], start

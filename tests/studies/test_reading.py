@@ -1,0 +1,75 @@
+"""Which runs `best`, `SWEEP:top3` and folders mean."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from src.errors import ConfigError
+from src.studies.reading import choose_runs, find_sweep
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_run(
+    folder: str, score: float | None, end: str, fingerprint: str = "aaaaaaaa", mode: str = "max", status: str = "finished"
+) -> None:
+    Path(folder).mkdir(parents=True)
+    monitor = {"tag": "val/miou", "mode": mode}
+    facts = {"status": status, "best_score": score, "end": end, "start": end, "protocol_fingerprint": fingerprint}
+    (Path(folder) / "run.json").write_text(json.dumps(facts | {"config": {"monitor": monitor}}))
+
+
+def chosen(wanted: str | list[str]) -> list[str]:
+    return [str(folder) for folder in choose_runs(wanted)]
+
+
+def test_the_best_is_the_best_of_those_that_can_be_ranked_with_the_newest() -> None:
+    write_run("outputs/a/1", 0.5, "2026-01-01")
+    write_run("outputs/a/2", 0.4, "2026-01-04")
+    write_run("outputs/b/3", 0.9, "2026-01-02", fingerprint="bbbbbbbb")
+    write_run("outputs/a/4", 0.8, "2026-01-03", status="failed")
+    write_run("outputs/a/5", None, "2026-01-03")
+    assert chosen("best") == ["outputs/a/1"]
+
+
+def test_less_is_better_where_the_run_says_so() -> None:
+    for number, score in enumerate((0.5, 0.2, 0.9)):
+        write_run(f"outputs/multirun/s/2026/{number}_x", score, f"2026-01-0{number + 1}", mode="min")
+    assert chosen("s:top2") == ["outputs/multirun/s/2026/1_x", "outputs/multirun/s/2026/0_x"]
+
+
+def test_a_sweep_by_name_or_folder_and_lists() -> None:
+    for number, score in enumerate((0.5, 0.2, 0.9)):
+        write_run(f"outputs/multirun/s/2026/{number}_x", score, f"2026-01-0{number + 1}")
+    folders = ["outputs/multirun/s/2026/2_x", "outputs/multirun/s/2026/0_x", "outputs/multirun/s/2026/1_x"]
+    assert chosen("s:top9") == chosen("outputs/multirun/s/2026:top3") == folders
+    assert chosen([folders[2], "s:top1", folders[0]]) == [folders[2], folders[0]]
+
+
+def test_the_newest_sweep_is_the_one_begun_last_whatever_was_written_since() -> None:
+    for day in ("2026-01-01_10-00-00_ffffffff", "2026-01-02_10-00-00_00000000", "a sweep named by hand"):
+        write_run(f"outputs/multirun/s/{day}/0_x", 0.5, "2026-01-01")
+    for number, folder in enumerate(sorted(Path("outputs/multirun/s").iterdir())):
+        os.utime(folder, (0, 10 - number))
+    (Path("outputs/multirun/s/2026-01-01_10-00-00_ffffffff") / "report.html").write_text("a page, written today")
+    assert find_sweep("s").name == "2026-01-02_10-00-00_00000000"
+    assert chosen("s:top1") == ["outputs/multirun/s/2026-01-02_10-00-00_00000000/0_x"]
+
+
+def test_runs_without_a_fingerprint_rank_with_themselves_alone() -> None:
+    write_run("outputs/a/1", 0.9, "2026-01-01", fingerprint="")
+    write_run("outputs/a/2", 0.1, "2026-01-02", fingerprint="")
+    assert chosen("best") == ["outputs/a/2"]
+
+
+@pytest.mark.parametrize("wanted", ["best", "outputs/a", "s:top1", "outputs:top0", []])
+def test_what_there_is_not_is_told(wanted: str | list[str]) -> None:
+    Path("outputs/a").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"no run|no finished run|no such folder|top0 is none"):
+        choose_runs(wanted)

@@ -1,0 +1,70 @@
+"""What a score must share with another to be ranked with it."""
+
+from pathlib import Path
+
+import pytest
+
+from src.build import build_part
+from src.composing import prepare
+from src.datasets.reader import SegmentationDataset
+from src.durable import sha256
+from src.protocol import describe_pretraining, describe_protocol
+from src.run_folder import short_hash
+
+
+def val_of(overrides: list[str], *more: str) -> SegmentationDataset:
+    _, config = prepare("config", [*overrides, *more])
+    return build_part("dataset", config.dataset, split="val", augmentation=None, seed=0)
+
+
+def test_it_says_all_that_decides_a_score(tiny_overrides: list[str]) -> None:
+    data = val_of(tiny_overrides, "dataset.image_size=[16,16]")
+    protocol = describe_protocol(data, "0123456789abcdef", "none")
+    assert protocol == {
+        "split": "val",
+        "labels": [label.name for label in data.classes],
+        "void": "left out",
+        "scored_size": [16, 16],
+        "resize": "image bilinear, mask nearest at pixel centres",
+        "scored_data": data.fingerprint,
+        "training_data": "0123456789abcdef",
+        "pretraining": "none",
+    }
+
+
+def test_full_size_is_another_protocol_unless_images_keep_their_size(tiny_overrides: list[str]) -> None:
+    small, native = val_of(tiny_overrides, "dataset.image_size=[16,16]"), val_of(tiny_overrides)
+    full = describe_protocol(small, "x", "none", "full")
+    assert full["scored_size"] == "native"
+    assert "logits bilinear" in full["resize"]
+    assert describe_protocol(native, "x", "none", "full") == describe_protocol(native, "x", "none")
+
+
+def test_every_part_tells_fingerprints_apart(tiny_overrides: list[str]) -> None:
+    data, small = val_of(tiny_overrides), val_of(tiny_overrides, "dataset.image_size=[16,16]")
+    merged = val_of(tiny_overrides, "dataset.labels=index", "dataset.num_classes=12", "dataset.class_names=[sky]")
+    protocols = [
+        describe_protocol(data, "x", "none"),
+        describe_protocol(data, None, "none"),
+        describe_protocol(data, "x", None),
+        describe_protocol(small, "x", "none"),
+        describe_protocol(small, "x", "none", "full"),
+        describe_protocol(merged, "x", "none"),
+    ]
+    assert len({short_hash(protocol) for protocol in protocols}) == len(protocols)
+
+
+def test_what_training_started_from(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+    assert describe_pretraining(None, {}) == "none"
+    assert describe_pretraining(str(weights), {}) == sha256(weights)
+    assert describe_pretraining(str(tmp_path / "gone.pt"), {"pretraining": "abc"}) == "abc"
+    assert describe_pretraining(str(tmp_path / "gone.pt"), {}) == "unknown"
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_where_samples_are_kept_changes_nothing(tiny_overrides: list[str], cache: str) -> None:
+    assert describe_protocol(val_of(tiny_overrides, f"dataset.cache={cache}"), "x", "none") == describe_protocol(
+        val_of(tiny_overrides), "x", "none"
+    )
