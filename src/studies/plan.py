@@ -90,7 +90,7 @@ def _judge(size: Size, sizes: dict[str, Size], paces: dict[str, float | None]) -
 def _cost(config: Config, size: Size, pace: float | None, start: float) -> Cost:
     training = config.training
     kept = min(training.checkpoint_keep, training.epochs // training.checkpoint_every) if training.checkpoint_every else 0
-    seconds = None if pace is None else round(start + pace * images_seen(config), 1)
+    seconds = None if pace is None else start + pace * images_seen(config)
     saved = None if size.state is None else SAVED_STATES * size.state + (SAVED_WEIGHTS + kept) * size.weights
     return Cost(size.parameters, size.gmacs, seconds, saved)
 

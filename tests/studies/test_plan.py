@@ -164,6 +164,13 @@ def test_what_cannot_be_measured_is_told_and_the_rest_goes_on(
     assert tell_plan(["0_a"], costs[:1]).partition("\n")[2].startswith("1 jobs, time not known, ")
 
 
+def test_the_shortest_time_is_a_time(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(tiny_overrides)
+    monkeypatch.setattr(plan, "seconds_an_image", lambda _: 1e-6)
+    (cost,) = make_plan([config], 0.0)
+    assert cost.seconds == pytest.approx(1e-6 * images_seen(config))
+
+
 @pytest.mark.slow  # a process that imports torch
 def test_a_gpu_is_measured_in_a_process_of_its_own(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def here(config: Config) -> float:
