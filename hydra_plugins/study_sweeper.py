@@ -17,7 +17,7 @@ from src.studies.ledger import read_jobs
 from src.studies.points import expand_points, job_names
 from src.studies.progress import PAGE, write_page
 from src.studies.submitted import private_pickles
-from src.studies.sweep import unfinished
+from src.studies.sweep import command_to_go_on, unfinished
 
 
 @dataclass
@@ -56,6 +56,7 @@ class StudySweeper(Sweeper):
         if write_page(folder):
             print(f"report: {folder / PAGE}", flush=True)
         if any(job.status != "finished" for job in read_jobs(folder)):
+            print(f"what is not finished is tried again by: {command_to_go_on(folder)}", flush=True)
             sys.exit(1)
         return results
 

@@ -18,7 +18,8 @@ from src.errors import ConfigError, UserError
 from src.help import CONF
 from src.redaction import Redacted, Redactor
 from src.run_folder import Interrupted, Launch
-from src.studies.isolation import end_with_parent, is_child, run_job
+from src.studies.isolation import run_job
+from src.studies.parents import end_with_parent, is_child
 from src.sweeping import sweep
 from src.trust import as_override
 

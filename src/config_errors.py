@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +23,11 @@ def parse(overrides: list[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
         raise explain(error) from error
+
+
+def quoted(path: Path) -> str:
+    """The path as a value that Hydra's grammar takes whole."""
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def explain(error: Exception) -> ConfigError:
@@ -49,6 +55,8 @@ def _explain_unknown_key(key: str, cause: OmegaConfBaseException) -> ConfigError
     if not isinstance(cause.parent_node, DictConfig):
         return ConfigError(f"{key}: no such key")
     siblings = [str(name) for name in cause.parent_node]
+    if elsewhere := [known for known in known_keys(cause.parent_node._get_root()) if known.endswith(f".{key}")]:
+        return ConfigError(f"{key}: no such key, did you mean {' or '.join(sorted(elsewhere))}?")
     parents = str(cause.full_key).rpartition(".")[0] if cause.full_key else ""
     unknown = str(cause.full_key or cause.key).rpartition(".")[2]
     rest = key.removeprefix(f"{parents}." if parents else "").removeprefix(unknown)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
     from src.config import Config, EvaluateConfig
-    from src.studies.evaluations import Evaluation
+    from src.stored_evaluations import Evaluation
 
 PURPOSE = """\
 Scores a run's checkpoint on a split, from that run's own configuration: whole, and each video of it.
@@ -30,7 +30,7 @@ def evaluate(config: "EvaluateConfig") -> int:
     stored = [read_checked(folder, config) for folder in folders]
 
     from src.evaluation import Request, evaluate_checkpoint
-    from src.studies.evaluations import write_evaluation
+    from src.stored_evaluations import write_evaluation
 
     for folder, own in zip(folders, stored, strict=True):
         evaluation = evaluate_checkpoint(folder, own, Request(config.split, config.size, config.checkpoint))

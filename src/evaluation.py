@@ -24,7 +24,7 @@ from src.protocol import describe_pretraining, describe_protocol
 from src.restore import MANIFESTS, check_fit, read_checkpoint, read_manifest
 from src.run_folder import read_run, short_hash
 from src.seeding import use_determinism
-from src.studies.evaluations import Evaluation
+from src.stored_evaluations import Evaluation
 
 
 @dataclass(frozen=True)

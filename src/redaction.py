@@ -26,6 +26,9 @@ GIVEN_IN_CODE = re.compile(rf"(?im){GIVEN}(?:[^\n]*['\"][^\n]*|{NO_NAME})")
 GIVEN_ELSEWHERE = re.compile(rf"(?im){GIVEN}\S[^\n]*")
 NETRC = re.compile(r"(?im)^([-+ ][ \t]*(?:(?:machine|login|account)[ \t]+\S+[ \t]+|default[ \t]+)*password[ \t]+)[^\s:=]\S*")
 PEM = re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END |\ndiff --git |\Z)")
+BLOCK = re.compile(  # of YAML: what is indented deeper than its key
+    rf"(?im)^([-+ ])([ \t]*)([^\n]*{SECRET_WORD}[\w.-]*['\"]?[ \t]*:[ \t]*[|>][^\n]*)((?:\n[-+ ](?:\2[ \t]+\S[^\n]*|[ \t]*$))+)"
+)
 HIDDEN = "***"
 
 
@@ -104,9 +107,15 @@ class Redacted(io.TextIOBase):
 
 def _hide_in_part(part: str) -> str:
     is_code = part.partition("\n")[0].endswith(".py")
+    part = BLOCK.sub(lambda found: found[1] + found[2] + found[3] + _hide_lines(found[4]), part)
     part = (GIVEN_IN_CODE if is_code else GIVEN_ELSEWHERE).sub(rf"\1{HIDDEN}", part)
     part = NETRC.sub(rf"\1{HIDDEN}", part)
-    return PEM.sub(lambda found: found[1] + re.sub(r"(?m)^(.).+$", rf"\1{HIDDEN}", found[2]), part)
+    return PEM.sub(lambda found: found[1] + _hide_lines(found[2]), part)
+
+
+def _hide_lines(lines: str) -> str:
+    """All but what says whether a line of a patch came or went."""
+    return re.sub(r"(?m)^(.).+$", rf"\1{HIDDEN}", lines)
 
 
 def _environment_names(texts: list[str]) -> list[str]:

@@ -5,35 +5,25 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from src.composing import prepare
-from src.config import Config, is_harmless
+from src.config import Config
 from src.errors import ConfigError, UserError
 from src.redaction import Redacted, Redactor
 from src.run_folder import OUTPUTS, Launch, claim_folder
 from src.studies.devices import offer_devices
-from src.studies.isolation import SWEEPER, quoted
 from src.studies.ledger import STUDY, read_jobs, read_study
+from src.studies.parents import SWEEPER
 from src.studies.points import Point, expand_points, is_sweep, job_names
 from src.studies.submitted import private_pickles
-from src.studies.sweep import Options, budget_of, claim_sweep, refuse_duplicates, take_options, unfinished, words_of
+from src.studies.sweep import budget_of, claim_sweep, command_to_go_on, refuse_duplicates, unfinished
+from src.sweep_command import Command, direction_of, is_search, read_command, tell_hydra
 
 CONFIG = "config"  # stem of the primary YAML file in conf/
-
-
-@dataclass(frozen=True)
-class Command:
-    """What was typed: Hydra's flags, the words that make the points, the sweep's own keys, and its folder where one is given."""
-
-    flags: list[str]
-    words: list[str]
-    options: Options
-    folder: Path | None
 
 
 def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redactor, run_jobs: Callable[[], None]) -> None:
@@ -56,70 +46,11 @@ def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redac
 
         forget_datasets()
         tell_hydra(command, folder)
-        run_jobs()
-
-
-def read_command(overrides: list[str]) -> Command:
-    """The parts of the command line.
-
-    Raises:
-        ConfigError: If a folder has an interpolation, which Hydra would fill in anew, or two are given.
-    """
-    flags = [word for word in sys.argv[1:] if word not in overrides]
-    options, words = take_options(overrides)
-    given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("hydra.sweep.dir=")]
-    if given and "${" in given[-1]:
-        raise ConfigError(f"hydra.sweep.dir={given[-1]}: give a path without interpolations")
-    if given and options.resume and Path(given[-1]).resolve() != Path(options.resume).resolve():
-        raise ConfigError(
-            f"study.resume={options.resume} and hydra.sweep.dir={given[-1]}: a sweep goes on in its own folder; give one of them"
-        )
-    if options.resume:
-        words = with_stored(words, Path(options.resume))
-    path = options.resume or (given[-1] if given else None)
-    words = [word for word in words if not word.startswith("hydra.sweep.dir=")]
-    return Command(flags, words, options, Path(path) if path else None)
-
-
-def with_stored(words: list[str], folder: Path) -> list[str]:
-    """The words of a sweep that goes on: its own, where only Hydra's keys are given, which take the place of those.
-
-    Raises:
-        ConfigError: If other keys are given, but not the whole command again.
-    """
-    keys = {_key(word) for word in words}
-    if typed := [word for word in words if not _key(word).startswith("hydra")]:
-        lacking = _decisive_keys(read_study(folder).words) - keys if (folder / STUDY).exists() else set()
-        if lacking:
-            raise ConfigError(
-                f"study.resume={folder}: {typed[0]} is given, but not {', '.join(sorted(lacking))}, which its own command has;"
-                " a sweep that goes on takes no keys but Hydra's, or its whole command again"
-            )
-        return words
-    stored = [word for word in words_of(folder) if not word.startswith("hydra.sweep.dir=")]  # it may have been moved
-    if any(word.startswith("hydra/launcher=") and word not in stored for word in words):
-        stored = [word for word in stored if not _key(word).startswith("hydra.launcher.")]  # which are another one's
-    return [word for word in stored if _key(word) not in keys] + words
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
-
-
-def _decisive_keys(words: Sequence[str]) -> set[str]:
-    """Those that alter results, and the study."""
-    keys = {_key(word) for word in words}
-    return {key for key in keys if not key.startswith("hydra") and (key == "study" or not is_harmless(key))}
-
-
-def tell_hydra(command: Command, folder: Path, more: Sequence[str] = ()) -> None:
-    """Leaves the command line as Hydra is to read it."""
-    sys.argv[1:] = [*command.flags, *command.words, *more, f"hydra.sweep.dir={quoted(folder)}"]
-
-
-def is_search(words: list[str]) -> bool:
-    """Whether another sweeper than ours is asked for, which finds its points as it goes."""
-    return any(word.startswith("hydra/sweeper=") and word != "hydra/sweeper=study" for word in words)
+        try:
+            run_jobs()
+        except KeyboardInterrupt:
+            print(f"the sweep stops here; {command_to_go_on(folder)} goes on with it", file=sys.stderr, flush=True)
+            raise
 
 
 def search(command: Command, check: Callable[[Config], None], redactor: Redactor, run_jobs: Callable[[], None]) -> None:
@@ -139,12 +70,6 @@ def search(command: Command, check: Callable[[Config], None], redactor: Redactor
     with private_pickles(folder, is_submitit), contextlib.redirect_stderr(Redacted(sys.stderr, redactor)):
         run_jobs()
     tell_best(folder)
-
-
-def direction_of(words: list[str], mode: str) -> list[str]:
-    """For Optuna, which minimises unless it is told: the direction of monitor.mode, unless the words give one."""
-    is_given = "hydra/sweeper=optuna" not in words or any(word.startswith("hydra.sweeper.direction=") for word in words)
-    return [] if is_given else [f"hydra.sweeper.direction={mode}imize"]
 
 
 def tell_best(folder: Path) -> None:
@@ -169,10 +94,11 @@ def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: 
         found = find_finished(untouched, launches, configs, known)
     costs = {}
     if not known or options.plan:  # a sweep that goes on has its plan
-        from src.studies.plan import check_budget, make_plan, tell_plan
+        from src.studies.plan import check_budget, make_plan, tell_plan, threads_of_each
 
         new = [number for number in left if number not in found]
-        costs = dict(zip(new, make_plan([configs[number] for number in new], start), strict=True))
+        planned = make_plan([configs[number] for number in new], start, threads_of_each(command.words))
+        costs = dict(zip(new, planned, strict=True))
         print(tell_plan([job_names(points)[number] for number in new], list(costs.values())), flush=True)
         if found:
             print(f"{len(found)} more were finished before and are taken over")
@@ -186,7 +112,7 @@ def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: 
 
         take_over(folder, found)
     print(f"sweep of {len(points)} jobs, {len(unfinished(folder))} to run: {folder}")
-    print(f"if it is cut: python -m src.train -m study.resume={quoted(folder)}", flush=True)
+    print(f"if it is cut: {command_to_go_on(folder)}", flush=True)
     return folder
 
 

@@ -192,7 +192,7 @@ def write_pictures(config: "Config", experiment: "Experiment", recorder: "Record
 def put_away(run: "RunFolder", checkpoints: "Checkpoints", recorder: "Recorder", interrupted: bool = False) -> None:
     """Returns once the run is on the disk; raises UserError if its newest state or a row is not."""
     from src.durable import writing
-    from src.studies.isolation import is_child
+    from src.studies.parents import is_child
 
     checkpoints.finish()
     with writing(run.path):

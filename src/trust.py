@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-from src.config_errors import parse
+from src.config_errors import parse, quoted
 from src.errors import ConfigError
 from src.resume import flatten
-from src.studies.isolation import quoted
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 10_000  # in one file; those that an alias (*name) stands for count each time

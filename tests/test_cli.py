@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 
 from src.run_folder import read_run
-from src.sweeping import direction_of
+from src.sweep_command import direction_of
 
 CONF = ROOT / "conf"
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,6 +25,7 @@ SECONDS_TO_ANSWER = 0.5
 COMPOSITION_MISTAKES = [
     (["--epochs", "1"], ["--epochs", "training.epochs=10", "--help"]),
     (["optimizer.lrr=1"], ["optimizer.lrr", "no such key", "did you mean optimizer.lr?", "momentum"]),
+    (["lr=1"], ["lr", "no such key", "did you mean optimizer.lr?"]),
     (["trainig.epochs=3"], ["trainig.epochs", "no such key", "did you mean training.epochs?"]),
     (["training.epoch=3"], ["training.epoch:", "did you mean training.epochs?"]),
     (["sed=3"], ["sed", "did you mean seed?"]),

@@ -25,7 +25,7 @@ from src.errors import UserError
 from src.evaluate import evaluate
 from src.restore import read_checkpoint
 from src.stored_config import read_stored_config
-from src.studies.evaluations import Evaluation, read_evaluation
+from src.stored_evaluations import Evaluation, read_evaluation
 from src.studies.reading import Run, read_run
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))

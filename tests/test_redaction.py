@@ -149,6 +149,16 @@ def test_what_a_patch_of_code_gives_a_secret_name(line: str, hidden: str) -> Non
     assert Redactor([]).patch(part("a.py", line, "lr = 0.1")) == part("a.py", hidden, "lr = 0.1")
 
 
+@pytest.mark.parametrize("before", ["", "    ", "  - "])
+@pytest.mark.parametrize("style", ["|", ">-", "|2+ # mine"])
+def test_a_block_of_yaml_in_a_patch(before: str, style: str) -> None:
+    deeper = " " * (len(before) + 2)
+    secret = [f"{before}password: {style}", f"{deeper}s3cr3t-", "", f"{deeper}  value"]
+    after = ["lr: 0.1", "  x: 2"]
+    hidden = [f"{before}password: {HIDDEN}", HIDDEN, "", HIDDEN]
+    assert Redactor([]).patch(part("a.yaml", *secret, *after)) == part("a.yaml", *hidden, *after)
+
+
 def test_a_private_key_in_a_patch() -> None:
     begin, end = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"
     patch = part("deploy", begin, "c2VjcmV0", "a2V5", end) + part("a.yaml", "lr: 0.1")

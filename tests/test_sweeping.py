@@ -12,7 +12,8 @@ from src.errors import ConfigError
 from src.redaction import Redactor
 from src.studies.ledger import read_study, write_study
 from src.studies.sweep import Options
-from src.sweeping import Command, check_points, read_command, search, tell_hydra
+from src.sweep_command import Command, read_command, tell_hydra
+from src.sweeping import check_points, search
 
 STORED = ["seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir='where it was'"]
 

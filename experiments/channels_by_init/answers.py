@@ -3,10 +3,10 @@
 import itertools
 from pathlib import Path
 
-from src.studies.claims import compare_configurations, holm
 from src.studies.reading import read_runs
-from src.studies.sentences import MIOU, say
-from src.studies.standing import Row, standings
+from src.studies.statistics.claims import compare_configurations, holm
+from src.studies.statistics.sentences import MIOU, say
+from src.studies.statistics.standing import Row, standings
 
 DATA = Path(__file__).parent / "data"
 

@@ -9,10 +9,10 @@ from src.errors import ConfigError
 from src.run_folder import OUTPUTS
 from src.runs import listing
 from src.runs.listing import clean
-from src.studies.claims import Summary
 from src.studies.reading import find_sweep, read_runs
-from src.studies.sentences import Measure, say
-from src.studies.standing import Table, standings
+from src.studies.statistics.claims import Summary
+from src.studies.statistics.sentences import Measure, say
+from src.studies.statistics.standing import Table, standings
 
 
 def main(words: Sequence[str]) -> None:

@@ -9,10 +9,10 @@ from src.errors import ConfigError, UserError
 from src.resume import flatten
 from src.run_folder import read_run
 from src.runs.listing import clean
-from src.studies.evaluations import read_evaluation
-from src.studies.frames import compare_evaluations
+from src.stored_evaluations import read_evaluation
 from src.studies.reading import Run, choose_runs
-from src.studies.sentences import say
+from src.studies.statistics.frames import compare_evaluations
+from src.studies.statistics.sentences import say
 
 MOST_LINES = 200  # of code that are shown
 

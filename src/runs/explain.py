@@ -19,6 +19,7 @@ from src.redaction import Redactor
 from src.run_folder import read_run
 from src.runs.diff import clean_lines
 from src.runs.origins import Origin, origins_of
+from src.studies.points import bare, expand_points, is_sweep
 from src.studies.reading import Run, choose_runs
 from src.studies.sweep import Options, take_options
 
@@ -55,6 +56,8 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
     if run:
         words = Run(run, stored).words
     options, words = take_options(words)
+    listed = [word for word in words if is_sweep(word)]
+    words = [word for word in words if word not in listed]
     composed, hydra_node = compose_checked("config", words)
     choices: dict[str, Any] = dict(hydra_node.runtime.choices)
     redactor = Redactor(words, OmegaConf.to_container(composed))
@@ -73,12 +76,22 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
             compose_checked("config", [*words, f"{key}=null"])  # says which keys there are
         raise ConfigError(f"{key}: no such key")
     kind = kind_of(key, value, config, tree, choices)
-    told = _lines(key, value, kind, origins_of(key, words, key in choices))
+    told = _lines(key, value, kind, origins_of(key, words, key in choices)) + _swept(key, [*words, *listed], tree["study"])
     if run:
         then = _select(stored.get("config") or {}, key)
         if key not in choices and then != redactor.tree(value):
             told += f"\n  in {run}  {'no such key' if then is MISSING else _text(then)}: conf/ gives another value today"
     return redactor.text(told)
+
+
+def _swept(key: str, words: list[str], study: dict[str, Any] | None) -> str:
+    """A line with the values that a sweep gives the key, where the words name one that does."""
+    own = [word for word in words if bare(word.partition("=")[0]) == key]
+    if own and not is_sweep(own[-1]):
+        return ""
+    set_by_points = [word.partition("=") for point in expand_points(words, study) for word in point]
+    values = dict.fromkeys(value for name, _, value in set_by_points if bare(name) == key)
+    return f"\n  swept    by {'the command line' if own else 'the study'}: {', '.join(values)}" if values else ""
 
 
 def kind_of(key: str, value: Any, config: Config, tree: dict[str, Any], choices: dict[str, Any]) -> Kind:

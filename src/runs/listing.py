@@ -18,7 +18,7 @@ from rich.text import Text
 from src.errors import ConfigError
 from src.run_folder import OUTPUTS
 from src.studies.reading import Run, read_runs
-from src.studies.standing import swept_keys
+from src.studies.statistics.standing import swept_keys
 
 FILTER = re.compile(r"(?P<key>[\w./]+)(?P<sign><=|>=|!=|=|<|>)(?P<value>.*)", re.DOTALL)
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {

@@ -17,7 +17,7 @@ from src.studies.reading import Run, choose_runs
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
     from src.config import Config
-    from src.studies.evaluations import Evaluation
+    from src.stored_evaluations import Evaluation
 
 OPTIONS = ("root", "device", "precision", "threads", "batch_size", "num_workers")  # as of src.evaluate
 TOLERANCE = 1e-6  # of a score

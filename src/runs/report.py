@@ -32,8 +32,8 @@ def main(words: Sequence[str]) -> None:
         )
     folder = find_sweep(names[0])
 
-    from src.studies.report import write_report
-    from src.studies.saving import save_data
+    from src.studies.report.page import write_report
+    from src.studies.report.saving import save_data
 
     refresh_differences(folder, options.get("root"))
     if "save" in options:
@@ -46,9 +46,9 @@ def main(words: Sequence[str]) -> None:
 
 def refresh_differences(folder: Path, root: str | None) -> None:
     """Finds where the two best configurations differ most, if that is not known yet; says why if it cannot be found."""
-    from src.studies.differences import best_two, read_differences, write_differences
     from src.studies.reading import read_runs
-    from src.studies.standing import standings
+    from src.studies.report.differences import best_two, read_differences, write_differences
+    from src.studies.statistics.standing import standings
 
     tables = standings(read_runs(folder)[0])
     if not tables or len(tables[0].rows) < 2 or read_differences(folder, tables[0]):
@@ -59,7 +59,7 @@ def refresh_differences(folder: Path, root: str | None) -> None:
         print(f"not in the page, where the two best differ frame by frame: no checkpoints here of {' and '.join(lack)}")
         return
 
-    from src.studies.contrast import find_differences
+    from src.studies.report.contrast import find_differences
 
     print(f"looking at each frame with {' and '.join(run.folder.name for _, run in best_two(tables[0]))}", flush=True)
     try:

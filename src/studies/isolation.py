@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.config_errors import quoted
 from src.errors import UserError
 from src.lock import is_locked
 from src.redaction import Redactor
@@ -23,13 +23,12 @@ from src.signals import STOP_SIGNALS
 from src.studies.child import Child
 from src.studies.devices import take_device
 from src.studies.ledger import STUDY, claim, is_claimed, note, note_missed_end, read_jobs, read_study
+from src.studies.parents import PARENT, end_with_sweeper
 from src.studies.progress import refresh_page, tell_standing
 from src.studies.submitted import await_requeue, is_local
 
-PARENT = "TRAIN_PARENT_PROCESS"
-SWEEPER = "TRAIN_SWEEP_PROCESS"
 LOG = "train.log"
-WATCH_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class JobError(UserError):
@@ -64,7 +63,7 @@ def _run_claimed(config: DictConfig, folder: Path) -> float:
             print(f"job {number}: another sweeper works on it: {folder.name}", flush=True)
             return math.nan  # its score is read once it has one
         while is_locked(folder):  # a child that outlived its killed sweeper is saving
-            time.sleep(WATCH_SECONDS)
+            time.sleep(POLL_SECONDS)
         goes_on = []
         if (sweep / STUDY).exists():
             run = read_run(folder)
@@ -84,7 +83,7 @@ def _run_claimed(config: DictConfig, folder: Path) -> float:
 
 def _supervise(words: list[str], folder: Path, number: int, options: dict[str, Any], config: DictConfig) -> float:
     """Runs the child and writes down how it began and ended."""
-    begin = time.monotonic()
+    begin, before = time.monotonic(), read_run(folder)
     note(folder.parent, number, "running")
     options["env"] |= {PARENT: str(os.getpid())}
     child = Child([sys.executable, "-m", "src.train", *words], **options)
@@ -103,23 +102,25 @@ def _supervise(words: list[str], folder: Path, number: int, options: dict[str, A
         note(folder.parent, number, "finished", seconds=seconds, score=score if math.isfinite(score) else None)
         print(f"job {number} finished: {folder.name}: {score:.4f}{tell_standing(folder.parent)}", flush=True)
         return score
-    status, reason = _how_it_ended(child, folder, lambda: _redactor(words, config))
+    status, reason = _how_it_ended(child, folder, before, lambda: _redactor(words, config))
     note(folder.parent, number, status, seconds=seconds, error=reason)
-    see = f"; see {folder / LOG}" if (folder / LOG).exists() else ""
+    log = folder / LOG
+    near = log.relative_to(Path.cwd()) if log.is_relative_to(Path.cwd()) else log
+    see = f"; see {near}" if log.exists() else ""
     print(f"job {number} {status}: {folder.name}: {reason}{see}{tell_standing(folder.parent)}", file=sys.stderr, flush=True)
     if status == "interrupted":
         await_requeue()
     raise JobError(f"job {number}: {reason}")
 
 
-def _how_it_ended(child: Child, folder: Path, redactor: Callable[[], Redactor]) -> tuple[str, str]:
+def _how_it_ended(child: Child, folder: Path, before: dict[str, Any], redactor: Callable[[], Redactor]) -> tuple[str, str]:
     """Status and reason of a child that did not finish: as its `run.json` says, or, if it never got so far, as it said itself."""
     code = child.returncode
     why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     why += " (out of memory?)" if code == -signal.SIGKILL else ""
     end_dead_run(folder, why)
     run = read_run(folder)
-    if run.get("process") == child.pid:
+    if run.get("process") == child.pid and run != before:  # in a container of its own each child may have the same number
         return "interrupted" if run.get("status") == "interrupted" else "failed", run.get("error") or why
     said = redactor().text(child.last_words()).strip()
     _keep(said, folder)
@@ -168,52 +169,4 @@ def _failed_before(sweep: Path) -> int | None:
 def wait_for_others(sweep: Path) -> None:
     """Returns once no other sweeper works on a job of this sweep."""
     while any(is_claimed(sweep, number) for number in range(len(read_study(sweep).jobs))):
-        time.sleep(WATCH_SECONDS)
-
-
-def quoted(path: Path) -> str:
-    """The path as a value that Hydra's grammar takes whole."""
-    return "'" + str(path).replace("'", "\\'") + "'"
-
-
-def is_child() -> bool:
-    """Whether this process is a job of a sweep."""
-    return PARENT in os.environ
-
-
-def end_with_parent() -> None:
-    """In a sweep's child and in a rank: ends this process, as SIGTERM would, once the process that started it is gone."""
-    parent = os.environ.get(PARENT, os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None)
-    if parent is not None:
-        _watch(lambda: os.getppid() == int(parent), signal.SIGTERM, PARENT)
-
-
-def end_with_sweeper() -> None:
-    """In a launcher's worker on the sweep's machine: ends it once the sweep is gone, and its child with it."""
-    sweeper = int(os.environ.get(SWEEPER, 0))
-    if any(thread.name == SWEEPER for thread in threading.enumerate()):
-        return
-    if os.getppid() == sweeper:
-        _watch(lambda: os.getppid() == sweeper, signal.SIGTERM, SWEEPER)
-    elif sweeper and is_local():  # whose worker is the sweep's grandchild, and ignores SIGTERM
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it otherwise
-        _watch(lambda: _is_alive(sweeper), signal.SIGINT, SWEEPER)
-
-
-def _watch(is_there: Callable[[], bool], number: signal.Signals, name: str) -> None:
-    def watch() -> None:
-        while is_there():
-            time.sleep(WATCH_SECONDS)
-        os.kill(os.getpid(), number)
-        time.sleep(30)  # to save and say so
-        os._exit(128 + number)
-
-    threading.Thread(target=watch, name=name, daemon=True).start()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True
+        time.sleep(POLL_SECONDS)

@@ -1,33 +1,21 @@
 """What a sweep will cost, told before it begins: parameters, multiplications, time and disk."""
 
 import math
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import torch
-from torch import nn
-
-from src.build import build, build_part, check, checked_datasets
 from src.config import Config
-from src.device import choose_compute
 from src.errors import ConfigError
-from src.models.cost import count_gmacs
 from src.run_folder import short_hash
-from src.step import train_step
-from src.studies.devices import ALLOWED, BusyError, take_device
+from src.studies.measuring import Size, images_seen, measure_size, measuring
 from src.studies.progress import in_words
 
-LONG_STEP = 1.0  # seconds; a batch whose step takes longer is scaled up, not made larger
 MOST_SECONDS = 20.0  # of measuring; networks that come later are judged by their multiplications
 SAVED_STATES = 4  # last and best, and the one before of each; fewer where best is last
 SAVED_WEIGHTS = 1  # best.safetensors
-PROBE = 1000  # numbers in a parameter that tells how much an optimizer keeps for each
 
 
 @dataclass(frozen=True)
@@ -47,17 +35,7 @@ class Cost:
     bytes: int | None
 
 
-@dataclass(frozen=True)
-class Size:
-    """Of a network: parameters, GMACs an image, bytes of its weights, and of all that going on needs, where known."""
-
-    parameters: int
-    gmacs: float | None
-    weights: int
-    state: int | None
-
-
-def make_plan(configs: Sequence[Config], start: float) -> list[Cost]:
+def make_plan(configs: Sequence[Config], start: float, threads: int | None = None) -> list[Cost]:
     """What each job costs. Sizes are those of the networks' shapes, times those of a few steps here and now.
 
     Nothing is written, and no memory of a GPU stays taken.
@@ -65,18 +43,30 @@ def make_plan(configs: Sequence[Config], start: float) -> list[Cost]:
     Args:
         configs: Of the jobs.
         start: Seconds until a job trains: imports, its configuration, data.
+        threads: Of a job whose configuration says nothing of them; None: all.
     """
+    configs = [config if config.threads else replace(config, threads=threads) for config in configs]
     keys = [short_hash(_what_costs(config)) for config in configs]
     sizes: dict[str, Size] = {}
     paces: dict[str, float | None] = {}  # seconds of training an image
     end = time.monotonic() + MOST_SECONDS
-    with _measuring({config.device for config in configs}) as measure:
+    with measuring({config.device for config in configs}) as measure:
         for key, config in zip(keys, configs, strict=True):
             if key not in sizes:
                 sizes[key] = measure_size(config)
                 is_late = time.monotonic() > end
                 paces[key] = (_judge(sizes[key], sizes, paces) if is_late else None) or measure(config)
     return [_cost(config, sizes[key], paces[key], start) for key, config in zip(keys, configs, strict=True)]
+
+
+def threads_of_each(words: Sequence[str]) -> int | None:
+    """That joblib leaves to each of the jobs which it runs at once; None where each has all of them."""
+    if "hydra/launcher=joblib" not in words or "OMP_NUM_THREADS" in os.environ:
+        return None
+    from joblib import cpu_count, effective_n_jobs
+
+    given = [word.partition("=")[2] for word in words if word.startswith("hydra.launcher.n_jobs=")]
+    return max(cpu_count() // effective_n_jobs(int(given[-1]) if given else -1), 1)
 
 
 def _judge(size: Size, sizes: dict[str, Size], paces: dict[str, float | None]) -> float | None:
@@ -129,100 +119,6 @@ def in_all(costs: Sequence[Cost]) -> str | None:
     known = [cost.seconds for cost in costs if cost.seconds is not None]
     more = f", and {len(costs) - len(known)} jobs of unknown time" if len(known) < len(costs) else ""
     return f"{in_words(sum(known))} one after another{more}" if known else None
-
-
-def measure_size(config: Config) -> Size:
-    """From shapes alone: nothing is computed."""
-    model = check(config)
-    height, width = checked_datasets(config)[1][0][1].shape  # as validation sees it
-    parameters = sum(p.numel() for p in model.parameters())
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    each = _or_told("optimizer", lambda: bytes_for_each(config))  # which may not like the CPU
-    state = None if each is None else weights + round(parameters * each)
-    return Size(parameters, count_gmacs(model, (height, width)), weights, state)
-
-
-def bytes_for_each(config: Config) -> float:
-    """That the optimizer keeps for each parameter: momenta and the like."""
-    probe = nn.Parameter(torch.zeros(PROBE))
-    optimizer = build_part("optimizer", config.optimizer, params=[probe])
-    probe.grad = torch.zeros(PROBE)
-    optimizer.step()
-    held = [t for t in optimizer.state[probe].values() if isinstance(t, torch.Tensor) and t.numel() == PROBE]
-    return sum(t.numel() * t.element_size() for t in held) / PROBE
-
-
-def images_seen(config: Config) -> float:
-    """Of a whole job; one that is only validated counts a third, as it has no backward pass."""
-    train, val = (len(split) for split in checked_datasets(config))
-    left_out = train % config.loader.batch_size if config.loader.drop_last else 0
-    return config.training.epochs * (train - left_out + val / 3)
-
-
-@contextmanager
-def _measuring(devices: set[str]) -> Iterator[Callable[[Config], float | None]]:
-    """How times are measured: on a GPU in a process of its own, whose end gives the memory back."""
-    if all(choose_compute(device, "auto").device.type == "cpu" for device in devices):
-        yield lambda config: _or_told("time", lambda: seconds_an_image(config))
-        return
-    with ExitStack() as stack:
-        pools: dict[str, ProcessPoolExecutor] = {}
-
-        def measure(config: Config) -> float:
-            if config.device not in pools:
-                options = stack.enter_context(take_device(config.device, wait=False))
-                spawn, seen = multiprocessing.get_context("spawn"), options["env"].get(ALLOWED)
-                pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_see, initargs=(seen,))
-                pools[config.device] = stack.enter_context(pool)
-            return pools[config.device].submit(seconds_an_image, config).result()
-
-        yield lambda config: _or_told("time", lambda: measure(config))
-
-
-def _see(devices: str | None) -> None:
-    """Before CUDA begins in this process: the GPUs that it may use."""
-    if devices is not None:
-        os.environ[ALLOWED] = devices
-
-
-def _or_told(what: str, measure: Callable[[], float]) -> float | None:
-    try:
-        return measure()
-    except BusyError as error:
-        print(f"{what} not measured, as {error}", file=sys.stderr, flush=True)
-    except Exception as error:  # whatever a network or an optimizer may raise; its own run will say it again, at length
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        print(f"{what} not measured ({type(error).__name__}: {first_line})", file=sys.stderr, flush=True)
-    return None
-
-
-def seconds_an_image(config: Config) -> float:
-    """Of training: from a step of the largest batch, up to that of the configuration, whose step is not long."""
-    threads = torch.get_num_threads()
-    try:
-        experiment = build(config, checked_datasets(config))
-        state, setup, data = experiment.state, experiment.setup, experiment.train_data
-        state.model.train()
-
-        def step(size: int) -> float:
-            begin = time.perf_counter()
-            images, masks = data.batch([(0, number % len(data)) for number in range(size)])
-            if not data.samples.are_kept and config.dataset.get("cache") != "none":
-                begin = time.perf_counter()  # a job decodes its images once, not for each step
-            train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device))
-            state.totals.loss.item()  # waits for the device
-            return time.perf_counter() - begin
-
-        size = min(2, config.loader.batch_size)  # BatchNorm may need two
-        while True:
-            seconds = step(size)
-            if seconds < LONG_STEP:  # the first of its size also prepares the next ones
-                seconds = step(size)
-            if size == config.loader.batch_size or seconds > LONG_STEP:
-                return seconds / size
-            size = min(4 * size, config.loader.batch_size)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _what_costs(config: Config) -> list[object]:

@@ -83,7 +83,7 @@ def refresh_page(sweep: Path) -> None:
 def write_page(sweep: Path) -> bool:
     """Writes the page; where that cannot be done, says so: the runs are whole all the same."""
     try:
-        from src.studies.report import write_report
+        from src.studies.report.page import write_report
 
         write_report(sweep)
     except Exception as error:  # even a mistake of ours must not end a sweep

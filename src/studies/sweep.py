@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from src.config_errors import quoted
 from src.errors import ConfigError
 from src.resume import flatten
 from src.run_folder import OUTPUTS, Launch, claim_folder, short_hash
@@ -161,6 +162,11 @@ def _check_same(folder: Path, before: Study, after: Study) -> None:
         keys = [key for key in sorted(before.common | after.common) if before.common.get(key) != after.common.get(key)]
         changes = ", ".join(f"{key} ({before.common.get(key)} there, {after.common.get(key)} here)" for key in keys)
         raise ConfigError(f"{folder}: the sweep was of other values: {changes or 'of its swept keys'}; start a new sweep")
+
+
+def command_to_go_on(folder: Path) -> str:
+    """What is typed to do the jobs of a sweep that are not finished."""
+    return f"python -m src.train -m study.resume={quoted(folder)}"
 
 
 def unfinished(folder: Path) -> list[int]:

@@ -101,6 +101,18 @@ def test_an_overlay() -> None:
     assert lines_of("optimizer.momentum", "study=inits_at_own_rate")["set by"] == "conf/study/inits_at_own_rate.yaml: 0.9"
 
 
+def test_what_a_sweep_gives_a_key() -> None:
+    study = yaml.safe_load((CONF / "study" / "channels_by_init_small.yaml").read_text())["study"]
+    inits = ", ".join(study["crossed"]["model.init"])
+    assert lines_of("model.init", "study=channels_by_init_small")["swept"] == f"by the study: {inits}"
+    assert lines_of("seed", "study=channels_by_init_small")["swept"] == f"by the study: {', '.join(map(str, study['seeds']))}"
+    assert lines_of("model.init", "study=channels_by_init_small", "model.init=normal,xavier")["swept"] == (
+        "by the command line: normal, xavier"
+    )
+    assert "swept" not in lines_of("model.init", "study=channels_by_init_small", "model.init=kaiming")
+    assert "swept" not in lines_of("optimizer.lr", "study=channels_by_init_small", "model.init=normal,xavier")
+
+
 def test_a_key_of_a_sweep() -> None:
     found = lines_of("study.on_error", "study.on_error=stop")
     assert (found["value"], found["allowed"]) == ("stop", "continue, stop")
@@ -113,6 +125,7 @@ def test_a_key_of_a_sweep() -> None:
     [
         ("optimizer.lrr", "optimizer.lrr: no such key, did you mean optimizer.lr?"),
         ("modle", "modle: no such key, did you mean model?"),
+        ("lr", "lr: no such key, did you mean optimizer.lr?"),
         ("training.epochs.x", "training.epochs.x: "),
         ("a b", "a b=null: "),
     ],

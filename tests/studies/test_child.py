@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
+from src.redaction import Redactor
 from src.studies.child import MOST_BYTES, Child
-from src.studies.isolation import JobError, _supervise
+from src.studies.isolation import JobError, _how_it_ended, _supervise
 from src.studies.ledger import Study, read_jobs, write_study
 
 TALKER = "import sys, time; print('first', file=sys.stderr); time.sleep(60)"
@@ -98,10 +99,20 @@ def test_a_child_that_had_no_folder_yet_leaves_its_words_there(
         assert log[-2:] == ["with ***", said[1]]
         assert said[1].startswith("error: seed=-1")
         assert said[2].startswith(f"job {number} failed: {folder.name}: seed=-1")
-        assert f"see {folder / 'train.log'}" in said[2]
+        assert f"; see sweep/{folder.name}/train.log" in said[2]
     assert [(job.status, str(job.error)[:7]) for job in read_jobs(sweep)] == [("failed", "seed=-1")] * 2
     assert (sweep / "1_x" / "train.log").read_text().startswith("of the first attempt\n")
     assert not [file for file in sweep.rglob("*") if file.is_file() and TOKEN in file.read_text()]
+
+
+def test_another_child_of_the_same_number_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """As in containers, each of which counts its processes from 1."""
+    child = Child([sys.executable, "-c", "import sys; sys.exit('error: disk gone')"])
+    child.wait()
+    earlier = {"status": "interrupted", "error": "stopped by signal 15", "process": child.pid}
+    (tmp_path / "run.json").write_text(json.dumps(earlier))
+    assert _how_it_ended(child, tmp_path, earlier, lambda: Redactor([])) == ("failed", "disk gone")
+    assert _how_it_ended(child, tmp_path, {}, lambda: Redactor([])) == ("interrupted", "stopped by signal 15")
 
 
 def test_a_child_killed_before_it_said_a_word_has_no_log(

@@ -16,7 +16,7 @@ from test_sweeps import TINY, run_json, write_data
 
 from src.lock import is_locked
 from src.studies.ledger import read_events, read_jobs
-from src.studies.report import write_report
+from src.studies.report.page import write_report
 
 JOBS = 12
 WORDS = ["-m", *TINY, "dataset.root=data", "training.panel_every=100000", "training.epochs=16", "training.checkpoint_seconds=0.2"]

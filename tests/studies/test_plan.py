@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from joblib import Parallel, delayed, parallel_config
 from torch import nn
 
 from src.build import build, checked_datasets
@@ -15,9 +16,10 @@ from src.composing import prepare
 from src.config import Config
 from src.errors import ConfigError
 from src.redaction import Redactor
-from src.studies import plan
+from src.studies import measuring, plan
 from src.studies.devices import take_device
-from src.studies.plan import Cost, check_budget, images_seen, make_plan, measure_size, seconds_an_image, tell_plan
+from src.studies.measuring import images_seen, measure_size, seconds_an_image
+from src.studies.plan import Cost, check_budget, make_plan, tell_plan, threads_of_each
 from src.studies.sweep import budget_of
 from src.sweeping import check_points
 
@@ -75,7 +77,7 @@ def test_images_of_a_job(tiny_overrides: list[str]) -> None:
 def test_a_batch_grows_while_its_step_is_short(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     used: list[int] = []  # threads
-    real_step = plan.train_step
+    real_step = measuring.train_step
 
     def step(state: Any, setup: Any, images: torch.Tensor, masks: torch.Tensor) -> None:
         sizes.append(len(images))
@@ -83,17 +85,17 @@ def test_a_batch_grows_while_its_step_is_short(tiny_overrides: list[str], monkey
         torch.set_num_threads(1)  # else they wait for each other where others compute too
         real_step(state, setup, images, masks)
 
-    monkeypatch.setattr(plan, "train_step", step)
+    monkeypatch.setattr(measuring, "train_step", step)
     config, threads = (
         composed(tiny_overrides, "loader.batch_size=12", f"threads={torch.get_num_threads() + 1}"),
         torch.get_num_threads(),
     )
-    monkeypatch.setattr(plan, "LONG_STEP", 100)
+    monkeypatch.setattr(measuring, "LONG_STEP", 100)
     assert seconds_an_image(config) > 0
     assert sizes == [2, 2, 8, 8, 12, 12]
     assert used[0] == config.threads
     sizes.clear()
-    monkeypatch.setattr(plan, "LONG_STEP", 0)
+    monkeypatch.setattr(measuring, "LONG_STEP", 0)
     assert seconds_an_image(config) > 0
     assert sizes == [2]
     assert torch.get_num_threads() == threads
@@ -109,7 +111,7 @@ def test_a_network_is_measured_once_and_the_last_ones_are_judged_by_their_size(
         measured.append(config.model["channels"])
         return 0.5
 
-    monkeypatch.setattr(plan, "seconds_an_image", pretend)
+    monkeypatch.setattr(measuring, "seconds_an_image", pretend)
     channels = ("[4,8]", "[4,8]", "[8,16]")
     configs = [composed(tiny_overrides, f"model.channels={c}", f"seed={n}") for n, c in enumerate(channels)]
     costs = make_plan(configs, 7.0)
@@ -164,9 +166,33 @@ def test_what_cannot_be_measured_is_told_and_the_rest_goes_on(
     assert tell_plan(["0_a"], costs[:1]).partition("\n")[2].startswith("1 jobs, time not known, ")
 
 
+def test_joblib_shares_the_threads_out(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against what loky really gives the processes that it starts."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for at_once in (2, 3, -1):
+        words = ["hydra/launcher=joblib", *([f"hydra.launcher.n_jobs={at_once}"] if at_once > 0 else [])]
+        with parallel_config("loky", n_jobs=at_once):
+            (given,) = Parallel()([delayed(os.getenv)("OMP_NUM_THREADS")])
+        assert threads_of_each(words) == int(given)
+    assert threads_of_each(["hydra.launcher.n_jobs=2"]) is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_of_each(["hydra/launcher=joblib"]) is None
+
+    used: list[int | None] = []
+
+    def pretend(config: Config) -> float:
+        used.append(config.threads)
+        return 1.0
+
+    monkeypatch.setattr(measuring, "seconds_an_image", pretend)
+    own = composed(tiny_overrides, "threads=2", "model.channels=[8,16]")
+    make_plan([composed(tiny_overrides, "threads=null"), own], 0.0, 5)
+    assert used == [5, 2]
+
+
 def test_the_shortest_time_is_a_time(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed(tiny_overrides)
-    monkeypatch.setattr(plan, "seconds_an_image", lambda _: 1e-6)
+    monkeypatch.setattr(measuring, "seconds_an_image", lambda _: 1e-6)
     (cost,) = make_plan([config], 0.0)
     assert cost.seconds == pytest.approx(1e-6 * images_seen(config))
 
@@ -177,8 +203,8 @@ def test_a_gpu_is_measured_in_a_process_of_its_own(tiny_overrides: list[str], mo
         raise AssertionError("measured in this process")
 
     config = composed(tiny_overrides)
-    monkeypatch.setattr(plan, "choose_compute", lambda *_: Pretended)
-    monkeypatch.setattr(plan, "build", here)
+    monkeypatch.setattr(measuring, "choose_compute", lambda *_: Pretended)
+    monkeypatch.setattr(measuring, "build", here)
     (cost,) = make_plan([config], 0.0)
     assert cost.seconds
 
@@ -195,8 +221,8 @@ def test_a_gpu_that_has_a_job_is_not_measured_on(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,8")
-    monkeypatch.setattr(plan, "choose_compute", lambda *_: Pretended)
-    monkeypatch.setattr(plan, "seconds_an_image", number_of_gpu)
+    monkeypatch.setattr(measuring, "choose_compute", lambda *_: Pretended)
+    monkeypatch.setattr(measuring, "seconds_an_image", number_of_gpu)
     with take_device("auto") as job:
         assert job["env"]["CUDA_VISIBLE_DEVICES"] == "7"
         (cost,) = make_plan([config], 0.0)
@@ -211,7 +237,7 @@ def test_where_every_gpu_has_a_job_no_time_is_measured(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    monkeypatch.setattr(plan, "choose_compute", lambda *_: Pretended)
+    monkeypatch.setattr(measuring, "choose_compute", lambda *_: Pretended)
     with take_device("auto"):
         (cost,) = make_plan([composed(tiny_overrides, "device=auto")], 0.0)
     assert capsys.readouterr() == ("", "time not measured, as every GPU is busy\n")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from made_runs import make_run, make_sweep
 
-from src.studies import report
 from src.studies.ledger import Job, Study, claim, note, write_study
 from src.studies.progress import PAGE, in_words, refresh_page, seconds_left, tell_standing, weights_of, write_page
 
@@ -90,7 +89,7 @@ def test_a_page_that_cannot_be_written_is_told_and_harms_nothing(
     def fail(folder: Path) -> Path:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(report, "write_report", fail)
+    monkeypatch.setattr("src.studies.report.page.write_report", fail)
     sweep = make_sweep(tmp_path / "sweep")
     assert not write_page(sweep)
     refresh_page(sweep)

@@ -78,6 +78,22 @@ def test_a_sweep_whose_job_fails_goes_on_and_says_so_at_the_end_and_resumes(work
     assert [(job.folder / "run.json").stat().st_mtime_ns for job in again][1:] == times[1:]
 
 
+def test_a_sweep_that_is_stopped_from_the_keyboard_says_how_it_goes_on(work: Path) -> None:
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it, and so would the sweep
+    process = start(work, *COMMON, "training.epochs=100000,1", "training.log_every=1000")
+    signal.signal(signal.SIGINT, before)
+    with ended(process):
+        wait_for(lambda: any(run_json(job).get("epoch") for job in work.glob("outputs/multirun/*/*/0_*")), LONG, "it trains")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=LONG)
+    assert process.returncode == 130
+    (told,) = [line for line in stderr.splitlines() if line.startswith("the sweep stops here; ")]
+    assert f"python -m src.train -m study.resume='{sweep_in(work).relative_to(work)}'" in told
+    assert read_jobs(sweep_in(work))[0].status == "interrupted"
+
+
 def test_a_mistake_of_ours_is_on_the_console_at_once_and_in_the_jobs_own_log(work: Path) -> None:
     """A loss that takes other shapes: nothing knows it before the first step."""
     process = start(work, *COMMON, "~loss.class_weights", "loss._target_=torch.nn.MultiMarginLoss,src.losses.CrossEntropy")

@@ -25,7 +25,8 @@ from src.studies.ledger import Study, claim, note, read_events, read_jobs, write
 from src.studies.reading import Run
 from src.studies.reuse import find_finished, is_same, take_over
 from src.studies.sweep import Options
-from src.sweeping import Command, plan_and_claim
+from src.sweep_command import Command
+from src.sweeping import plan_and_claim
 
 HERE: dict[str, Any] = {"host": "here", "git_commit": "abc", "git_dirty": False, "packages": {"torch": "2.13.0"}}
 GIT = """#!/bin/sh

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from src.studies.claims import POWER, Claim, Summary
+from src.studies.statistics.claims import POWER, Claim, Summary
 
 
 @dataclass(frozen=True)

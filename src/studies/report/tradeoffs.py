@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from src.studies.reading import Run
-from src.studies.standing import Row, Table
+from src.studies.statistics.standing import Row, Table
 
 PER_SECOND = "speed/images_per_second"
 

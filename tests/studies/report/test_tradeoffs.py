@@ -9,8 +9,8 @@ import pytest
 from made_runs import make_run
 
 from src.studies.reading import read_runs
-from src.studies.standing import standings
-from src.studies.tradeoffs import budgets, pareto, score_within, speed_of, tradeoffs
+from src.studies.report.tradeoffs import budgets, pareto, score_within, speed_of, tradeoffs
+from src.studies.statistics.standing import standings
 
 
 def with_epochs(folder: Path, scores: list[float], seconds: float, **more: object) -> None:

@@ -12,14 +12,14 @@ from plotly.offline import get_plotlyjs
 
 from src.durable import replace_text
 from src.run_folder import now
-from src.studies.charts import charts_of
-from src.studies.differences import Differences, read_differences
-from src.studies.effects import Effect, effects, silent_keys
 from src.studies.ledger import Job, read_jobs, read_study
 from src.studies.reading import Run, read_runs
-from src.studies.saving import sweeps_in
-from src.studies.sentences import Measure, say
-from src.studies.standing import Row, Table, standings
+from src.studies.report.charts import charts_of
+from src.studies.report.differences import Differences, read_differences
+from src.studies.report.saving import sweeps_in
+from src.studies.statistics.effects import Effect, effects, silent_keys
+from src.studies.statistics.sentences import Measure, say
+from src.studies.statistics.standing import Row, Table, standings
 
 TEMPLATES = Path(__file__).parent / "templates"
 HTML, MARKDOWN = "report.html", "report.md"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 import plotly.io
 
-from src.studies.claims import summarize
-from src.studies.effects import leaders, scores_of
 from src.studies.reading import Run
-from src.studies.standing import Row, Table, short_keys
-from src.studies.tradeoffs import seconds_of, tradeoffs
+from src.studies.report.tradeoffs import seconds_of, tradeoffs
+from src.studies.statistics.claims import summarize
+from src.studies.statistics.effects import leaders, scores_of
+from src.studies.statistics.standing import Row, Table, short_keys
 
 COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#b279a2", "#f58518", "#72b7b2", "#9d755d", "#eeca3b", "#ff9da6", "#79706e")
 HEIGHT, TALL = 420, 560  # pixels; the taller ones have long legends

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.errors import ConfigError
-from src.studies.claims import NO_SPREAD, Claim, t_interval
-from src.studies.evaluations import Evaluation
+from src.stored_evaluations import Evaluation
+from src.studies.statistics.claims import NO_SPREAD, Claim, t_interval
 
 Counts = NDArray[np.float64]
 REPLICATES = 1000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.errors import UserError
-from src.studies.evaluations import Evaluation, evaluation_file, read_evaluation, write_evaluation
+from src.stored_evaluations import Evaluation, evaluation_file, read_evaluation, write_evaluation
 
 
 def made(images: int = 3) -> Evaluation:

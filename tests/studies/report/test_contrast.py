@@ -23,14 +23,14 @@ from src.run_folder import read_run
 from src.runs import report as report_command
 from src.runs.diff import lab_note
 from src.stored_config import read_stored_config
-from src.studies import contrast
-from src.studies.differences import DIFFERENCES, Differences, read_differences
-from src.studies.evaluations import evaluation_file, read_evaluation, write_evaluation
-from src.studies.frames import compare_evaluations
+from src.stored_evaluations import evaluation_file, read_evaluation, write_evaluation
 from src.studies.reading import Run, read_runs
-from src.studies.report import write_report
-from src.studies.saving import save_data
-from src.studies.standing import standings
+from src.studies.report import contrast
+from src.studies.report.differences import DIFFERENCES, Differences, read_differences
+from src.studies.report.page import write_report
+from src.studies.report.saving import save_data
+from src.studies.statistics.frames import compare_evaluations
+from src.studies.statistics.standing import standings
 
 FRAMES = 24
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from src.studies.claims import Claim, compare_configurations, holm
-from src.studies.sentences import Measure, say
+from src.studies.statistics.claims import Claim, compare_configurations, holm
+from src.studies.statistics.sentences import Measure, say
 
 FOUND = Claim("configurations", 0.018, 0.006, 0.030, 0.01, 5, 5, "Welch's t test", deviation=0.008)
 OPEN = Claim("configurations", 0.018, -0.010, 0.046, 0.12, 3, 3, "Welch's t test", deviation=0.0144)

@@ -9,11 +9,11 @@ import pytest
 from made_runs import SCORES, make_run, make_sweep
 from scipy import stats
 
-from src.studies.charts import as_html, heat_map, marginal_effects
-from src.studies.effects import effects
 from src.studies.reading import read_runs
-from src.studies.report import answer, write_report
-from src.studies.standing import Table, standings
+from src.studies.report.charts import as_html, heat_map, marginal_effects
+from src.studies.report.page import answer, write_report
+from src.studies.statistics.effects import effects
+from src.studies.statistics.standing import Table, standings
 
 
 def table_of(folder: Path) -> Table:

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.studies.claims import Claim, claims_of_first
-from src.studies.standing import TARGET, Row, Table, short_keys
+from src.studies.statistics.claims import Claim, claims_of_first
+from src.studies.statistics.standing import TARGET, Row, Table, short_keys
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from src.studies.claims import Claim, claims_of_first, compare_configurations, holm, power_of, seeds_needed, summarize
+from src.studies.statistics.claims import Claim, claims_of_first, compare_configurations, holm, power_of, seeds_needed, summarize
 
 A = {0: 0.381, 1: 0.402, 2: 0.377, 3: 0.391, 4: 0.420}
 B = {0: 0.352, 1: 0.391, 2: 0.349, 3: 0.388, 4: 0.371}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from src.config import is_harmless
-from src.studies.claims import Claim, Summary, claims_of_first, summarize
 from src.studies.reading import Run
-from src.studies.sentences import Measure
+from src.studies.statistics.claims import Claim, Summary, claims_of_first, summarize
+from src.studies.statistics.sentences import Measure
 
 TARGET = "._target_"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from src.durable import replace_text
 from src.run_folder import short_hash, write_json
-from src.studies.differences import save_differences
 from src.studies.ledger import LEDGER, STUDY, read_events, read_study
 from src.studies.reading import Run, read_runs
+from src.studies.report.differences import save_differences
 
 # Facts of run.json that a page shows, or ranks by.
 SAVED = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from src.durable import replace_text
 from src.run_folder import short_hash
 from src.studies.reading import Run
-from src.studies.standing import Row, Table
+from src.studies.statistics.standing import Row, Table
 
 DIFFERENCES = "differences.json"
 

@@ -8,7 +8,7 @@ from made_runs import SCORES, make_run, make_sweep
 from scipy import stats
 
 from src.studies.reading import Run, choose_runs, read_runs
-from src.studies.standing import short_keys, short_values, standings, swept_keys
+from src.studies.statistics.standing import short_keys, short_values, standings, swept_keys
 
 
 def runs_in(folder: Path) -> list[Run]:

@@ -17,12 +17,12 @@ from src.durable import sha256
 from src.errors import UserError
 from src.evaluation import Request, evaluate_checkpoint, load_scored, predict_each
 from src.stored_config import read_stored_config
-from src.studies.differences import Differences, Frame, best_two, pair_of
-from src.studies.evaluations import Evaluation, evaluation_file, read_evaluation, write_evaluation
-from src.studies.frames import compare_evaluations, frame_scores
+from src.stored_evaluations import Evaluation, evaluation_file, read_evaluation, write_evaluation
 from src.studies.reading import Run
-from src.studies.sentences import say
-from src.studies.standing import Table
+from src.studies.report.differences import Differences, Frame, best_two, pair_of
+from src.studies.statistics.frames import compare_evaluations, frame_scores
+from src.studies.statistics.sentences import say
+from src.studies.statistics.standing import Table
 
 MOST_FRAMES = 20
 LONGEST_SIDE, QUALITY = 240, 70  # pixels of a picture, and of its JPEG: all of them stay under 600 KB

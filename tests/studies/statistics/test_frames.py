@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from src.studies.frames import block_length, compare_checkpoints, correction, correlation, miou_of
+from src.studies.statistics.frames import block_length, compare_checkpoints, correction, correlation, miou_of
 
 PIXELS = 400
 CLIPS = {

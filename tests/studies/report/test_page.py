@@ -20,13 +20,14 @@ from src.composing import prepare
 from src.redaction import Redactor
 from src.run_folder import Launch, short_hash
 from src.runs import report as report_command
-from src.studies.differences import DIFFERENCES
 from src.studies.ledger import claim, note, read_events, read_jobs, read_study, write_study
 from src.studies.reading import read_runs
-from src.studies.report import command, write_report
-from src.studies.saving import save_data
-from src.studies.standing import standings
-from src.sweeping import check_points, read_command
+from src.studies.report.differences import DIFFERENCES
+from src.studies.report.page import command, write_report
+from src.studies.report.saving import save_data
+from src.studies.statistics.standing import standings
+from src.sweep_command import read_command
+from src.sweeping import check_points
 
 MOST_BYTES, MOST_SECONDS = 6 * 2**20, 2.0
 

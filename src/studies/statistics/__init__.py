@@ -1,0 +1,1 @@
+"""What may be said of a sweep: rows, differences with intervals, effects of keys, and the sentences for them."""
