@@ -55,7 +55,8 @@ def _explain_unknown_key(key: str, cause: OmegaConfBaseException) -> ConfigError
     if not isinstance(cause.parent_node, DictConfig):
         return ConfigError(f"{key}: no such key")
     siblings = [str(name) for name in cause.parent_node]
-    if elsewhere := [known for known in known_keys(cause.parent_node._get_root()) if known.endswith(f".{key}")]:
+    tree: Any = cause.parent_node._get_root()
+    if elsewhere := [known for known in known_keys(tree) if known.endswith(f".{key}")]:
         return ConfigError(f"{key}: no such key, did you mean {' or '.join(sorted(elsewhere))}?")
     parents = str(cause.full_key).rpartition(".")[0] if cause.full_key else ""
     unknown = str(cause.full_key or cause.key).rpartition(".")[2]

@@ -173,7 +173,7 @@ def test_joblib_shares_the_threads_out(tiny_overrides: list[str], monkeypatch: p
         words = ["hydra/launcher=joblib", *([f"hydra.launcher.n_jobs={at_once}"] if at_once > 0 else [])]
         with parallel_config("loky", n_jobs=at_once):
             (given,) = Parallel()([delayed(os.getenv)("OMP_NUM_THREADS")])
-        assert threads_of_each(words) == int(given)
+        assert threads_of_each(words) == int(str(given))
     assert threads_of_each(["hydra.launcher.n_jobs=2"]) is None
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads_of_each(["hydra/launcher=joblib"]) is None
