@@ -108,7 +108,7 @@ class Answer:
     """What may be said of a table, in sentences.
 
     Attributes:
-        first: Its first row.
+        first: Its first row, and from how many of the others it can be told.
         sizes: How much each key matters; empty where one key alone varies.
         keys: Of each key by itself, its best value against the next.
         more: Its best value against the others.
@@ -131,7 +131,7 @@ def answer(table: Table) -> Answer:
     seeds = f"{row.seeds} seed{'' if row.seeds == '1' else 's'}"
     if len(table.rows) == 1:
         return Answer(f"One configuration alone: {measure.amount(row.best.mean)} ({interval}{seeds}).", "", [], [], "", [])
-    first = f"First of {len(table.rows)} is {row.label} with {measure.amount(row.best.mean)} ({interval}{seeds})."
+    first = f"First of {len(table.rows)} is {row.label} with {measure.amount(row.best.mean)} ({interval}{seeds}){_lead(table)}."
     found = effects(table)
     by_key: dict[str, list[Effect]] = {}
     for effect in found:
@@ -147,6 +147,16 @@ def answer(table: Table) -> Answer:
     nothing = f"Nothing can be said of {' or '.join(silent)} alone: {why}." if silent else ""
     rows = [say(claim, row.label, other.label, measure) for other, claim in zip(table.rows[1:], table.claims, strict=True)]
     return Answer(first, told, nearest, more, nothing, rows)
+
+
+def _lead(table: Table) -> str:
+    """How far the first row is to be believed to be the best."""
+    others, behind = len(table.claims), sum(claim.holds for claim in table.claims)
+    if behind == others:
+        return f", distinguishable from {'all others' if others > 1 else 'the other'}"
+    if not behind:
+        return ", which nothing here shows to be the best"
+    return f", distinguishable from {behind} of the {others} others"
 
 
 def told_of(effect: Effect, measure: Measure) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from src.studies.reading import Run
+from src.studies.statistics.claims import Summary, summarize
 from src.studies.statistics.standing import Row, Table
 
 PER_SECOND = "speed/images_per_second"
@@ -60,22 +61,23 @@ def budgets(table: Table) -> list[Budget]:
     return found
 
 
-def score_within(row: Row, budget: Budget, tag: str, mode: str) -> float:
-    """Mean over the seeds of the best score that each had within the budget; NaN if one had none."""
+def score_within(row: Row, budget: Budget, tag: str, mode: str) -> Summary:
+    """Over the seeds, the best score that each had within the budget; its mean is NaN if one had none."""
     choose, found = (min if mode == "min" else max), []
     for run in row.runs:
         spent = zip(run.rows, budget.spent(run), strict=True)
         scores = [epoch.get(tag, math.nan) for epoch, used in spent if used <= budget.size]
         found.append(choose((score for score in scores if math.isfinite(score)), default=math.nan))
-    return sum(found) / len(found)
+    return summarize(found)
 
 
 def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
-    """Score of each row against what it costs, with the line of those that nobody beats in both."""
+    """Score of each row, a deviation over its seeds up and down, against its cost, and the line of those unbeaten in both."""
     measure = table.measure
-    known = [
-        (cost.of(row), score_within(row, budget, measure.tag, measure.mode) * measure.scale, row.label) for row in table.rows
-    ]
+    known = []
+    for row in table.rows:
+        score = score_within(row, budget, measure.tag, measure.mode)
+        known.append((cost.of(row), score.mean * measure.scale, row.label, (score.deviation or 0.0) * measure.scale))
     points = [point for point in known if math.isfinite(point[0]) and math.isfinite(point[1])]
     if len({point[0] for point in points}) < 2:
         return None
@@ -84,6 +86,7 @@ def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
     figure.add_scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", name="Pareto line", line={"dash": "dot"})
     figure.add_scatter(
         x=[p[0] for p in points], y=[p[1] for p in points], text=[p[2] for p in points], mode="markers", name="configurations",
+        error_y={"array": [p[3] for p in points], "thickness": 1, "width": 3},
         marker={"size": 10}, hovertemplate="%{text}: %{y:.2f} at %{x:,.4~g}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title=cost.title)
@@ -91,7 +94,7 @@ def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
     if dearest > 3 * cheapest:
         powers = range(math.floor(math.log10(cheapest)), math.ceil(math.log10(dearest)) + 1)
         figure.update_xaxes(type="log", tickvals=[m * 10.0**k for k in powers for m in (1, 2, 5)], tickformat=",.7~g")
-    return figure.update_yaxes(title=measure.tag)
+    return figure.update_yaxes(title=f"{measure.tag} ± deviation over seeds")
 
 
 def pareto(points: Sequence[tuple[float, float]], is_gain: bool, is_loss: bool) -> list[tuple[float, float]]:

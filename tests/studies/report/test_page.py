@@ -57,9 +57,29 @@ def test_every_number_of_the_ranking_is_the_ledgers(sweep: Path) -> None:
 
 def test_the_first_lines_answer_the_question(sweep: Path) -> None:
     text = html.unescape((sweep / "report.html").read_text().partition('<div class="answer">')[2].partition("<h2>")[0])
-    assert "First of 4 is channels=8-16 init=kaiming with 41.0 points (95 %: 38.5 to 43.5; 3 seeds)." in text
+    assert "First of 4 is channels=8-16 init=kaiming with 41.0 points (95 %: 38.5 to 43.5; 3 seeds), " in text
+    assert "; 3 seeds), distinguishable from 2 of the 3 others." in text
     assert "Best against worst value of each key, the others held the same: init 7.3 points, channels 3.7 points." in text
     assert "init=kaiming beats init=normal by 7.3 points" in text
+
+
+@pytest.mark.parametrize(
+    ("others", "lead"),
+    [
+        ([[0.1, 0.13, 0.11]], "distinguishable from the other."),
+        ([[0.1, 0.13, 0.11], [0.2, 0.22, 0.23]], "distinguishable from all others."),
+        ([[0.1, 0.13, 0.11], [0.41, 0.37, 0.39]], "distinguishable from 1 of the 2 others."),
+        ([[0.41, 0.37, 0.39]], "which nothing here shows to be the best."),
+        ([[0.1]], "which nothing here shows to be the best."),
+    ],
+)
+def test_the_first_line_says_how_far_it_is_to_be_believed(tmp_path: Path, others: list[list[float]], lead: str) -> None:
+    inits = ("kaiming", "normal", "xavier")
+    for init, scores in zip(inits, ([0.4, 0.41, 0.42], *others), strict=False):
+        for seed, score in enumerate(scores):
+            make_run(tmp_path / f"{init}_{seed}", score, init=init, seed=seed)
+    first = re.findall(r"\*\*(First of .*)\*\*", (write_report(tmp_path).with_suffix(".md")).read_text())
+    assert first[0].endswith(f"; 3 seeds), {lead}")
 
 
 def test_it_answers_and_escapes(sweep: Path) -> None:

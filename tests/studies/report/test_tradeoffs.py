@@ -46,8 +46,8 @@ def test_scores_are_of_equal_epochs_and_of_equal_seconds(tmp_path: Path) -> None
     epochs, seconds = budgets(table)
     assert (epochs.size, seconds.size) == (2, 40)
     rows = {row.values["model.init"]: row for row in table.rows}
-    assert [score_within(rows[init], epochs, "val/miou", "max") for init in ("normal", "kaiming")] == [0.2, 0.4]
-    assert [score_within(rows[init], seconds, "val/miou", "max") for init in ("normal", "kaiming")] == [0.5, 0.4]
+    assert [score_within(rows[init], epochs, "val/miou", "max").mean for init in ("normal", "kaiming")] == [0.2, 0.4]
+    assert [score_within(rows[init], seconds, "val/miou", "max").mean for init in ("normal", "kaiming")] == [0.5, 0.4]
     charts = tradeoffs(table)
     assert charts["Against parameters, at equal epochs (2)"] is None  # both have as many
     figure = charts["Against GMACs an image, at equal seconds (40)"]
@@ -57,11 +57,24 @@ def test_scores_are_of_equal_epochs_and_of_equal_seconds(tmp_path: Path) -> None
     assert charts["Against training images a second, at equal epochs (2)"] is not None
 
 
+def test_seeds_are_a_mean_with_their_deviation(tmp_path: Path) -> None:
+    with_epochs(tmp_path / "a", [0.1, 0.2], 10.0, gmacs=1.0)
+    with_epochs(tmp_path / "b", [0.3, 0.4], 10.0, gmacs=1.0, seed=1)
+    with_epochs(tmp_path / "c", [0.5, 0.6], 10.0, gmacs=2.0, init="kaiming")
+    (table,) = standings(read_runs(tmp_path)[0])
+    figure = tradeoffs(table)["Against GMACs an image, at equal epochs (2)"]
+    assert figure is not None
+    shown = figure.data[1]
+    found = dict(zip(shown.x, zip(shown.y, shown.error_y.array, strict=True), strict=True))  # type: ignore[union-attr]
+    assert found[1.0] == pytest.approx((30.0, 10 * math.sqrt(2)))
+    assert found[2.0] == (60.0, 0.0)  # of one seed there is none
+
+
 def test_a_run_without_an_epoch_in_the_budget_has_no_score(tmp_path: Path) -> None:
     with_epochs(tmp_path / "a", [0.1, 0.2], 10.0)
     with_epochs(tmp_path / "b", [0.4, 0.3], 30.0, init="kaiming")
     (table,) = standings(read_runs(tmp_path)[0])
-    assert math.isnan(score_within(table.rows[0], budgets(table)[1], "val/miou", "max"))
+    assert math.isnan(score_within(table.rows[0], budgets(table)[1], "val/miou", "max").mean)
 
 
 @pytest.mark.parametrize("damaged", ["a", "b"])
