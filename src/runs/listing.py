@@ -17,7 +17,7 @@ from rich.text import Text
 
 from src.errors import ConfigError
 from src.run_folder import OUTPUTS
-from src.studies.reading import Run, read_runs
+from src.studies.reading import Run, find_sweep, read_runs
 from src.studies.statistics.standing import swept_keys
 
 FILTER = re.compile(r"(?P<key>[\w./]+)(?P<sign><=|>=|!=|=|<|>)(?P<value>.*)", re.DOTALL)
@@ -81,10 +81,14 @@ def frame(root: str | Path = OUTPUTS) -> Any:
 
 
 def one_folder(words: Sequence[str]) -> Path:
-    """The folder that is looked through."""
-    if len(words) > 1 or (words and not Path(words[0]).is_dir()):
-        raise ConfigError(f"{words[-1]}: no such folder; give one folder and filters such as model.init=kaiming or score>0.4")
-    return Path(words[0]) if words else OUTPUTS
+    """The folder that is looked through; of a sweep's name, its newest one."""
+    hint = "give one folder or sweep, and filters such as model.init=kaiming or score>0.4"
+    if len(words) > 1:
+        raise ConfigError(f"{' '.join(words)}: {hint}")
+    try:
+        return find_sweep(words[0]) if words else OUTPUTS
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {hint}") from None
 
 
 def facts_of(run: Run) -> dict[str, Any]:

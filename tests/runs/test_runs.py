@@ -29,6 +29,13 @@ def listed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, st
     return [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
 
 
+def test_a_sweep_goes_by_its_name_too(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sweep.parents[3])
+    make_run(Path("outputs") / "alone", 0.9)
+    assert len(listed(capsys, "made")) == 12
+    assert len(listed(capsys)) == 13
+
+
 def test_filters_and_sorting(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = listed(capsys, str(sweep), "model.init=kaiming", "score>0.37", "sort=score")
     assert [row["score"] for row in rows] == ["0.42", "0.41", "0.4", "0.385"]
@@ -50,7 +57,8 @@ def test_filters_and_sorting(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["nowhere"], "no such folder"),
+        (["nowhere"], "no such folder, and no sweep of that name; there are .* filters such as model.init=kaiming"),
+        (["more", "finished"], r"finished: give one folder or sweep"),
         (["modle.init=x"], "no run has such a key"),
         (["format=xml"], "allowed are table"),
         (["sort=x"], "sort=x"),
