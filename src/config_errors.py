@@ -56,7 +56,7 @@ def _explain_unknown_key(key: str, cause: OmegaConfBaseException) -> ConfigError
         return ConfigError(f"{key}: no such key")
     siblings = [str(name) for name in cause.parent_node]
     tree: Any = cause.parent_node._get_root()
-    if elsewhere := [known for known in known_keys(tree) if known.endswith(f".{key}")]:
+    if elsewhere := [k for k in known_keys(tree) if k.endswith(f".{key}") and not k.startswith("study.") and key != "_target_"]:
         return ConfigError(f"{key}: no such key, did you mean {' or '.join(sorted(elsewhere))}?")
     parents = str(cause.full_key).rpartition(".")[0] if cause.full_key else ""
     unknown = str(cause.full_key or cause.key).rpartition(".")[2]

@@ -26,8 +26,9 @@ GIVEN_IN_CODE = re.compile(rf"(?im){GIVEN}(?:[^\n]*['\"][^\n]*|{NO_NAME})")
 GIVEN_ELSEWHERE = re.compile(rf"(?im){GIVEN}\S[^\n]*")
 NETRC = re.compile(r"(?im)^([-+ ][ \t]*(?:(?:machine|login|account)[ \t]+\S+[ \t]+|default[ \t]+)*password[ \t]+)[^\s:=]\S*")
 PEM = re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.*?)(?=-----END |\ndiff --git |\Z)")
-BLOCK = re.compile(  # of YAML: what is indented deeper than its key
-    rf"(?im)^([-+ ])([ \t]*)([^\n]*{SECRET_WORD}[\w.-]*['\"]?[ \t]*:[ \t]*[|>][^\n]*)((?:\n[-+ ](?:\2[ \t]+\S[^\n]*|[ \t]*$))+)"
+BLOCK = re.compile(  # of YAML: what is indented deeper than its key, which may stand in the line that says where a change is
+    rf"(?im)^([-+ ]|@@[^\n]*@@ )([ \t]*)(?=\S)([^\n]*{SECRET_WORD}[\w.-]*['\"]?[ \t]*:[ \t]*(?:[!&]\S+[ \t]+)*[|>][^\n]*)"
+    r"((?:\n(?:[-+ ](?:\2[ \t]+\S[^\n]*|[ \t]*$)|\\ No newline[^\n]*))+)"
 )
 HIDDEN = "***"
 
@@ -114,8 +115,8 @@ def _hide_in_part(part: str) -> str:
 
 
 def _hide_lines(lines: str) -> str:
-    """All but what says whether a line of a patch came or went."""
-    return re.sub(r"(?m)^(.).+$", rf"\1{HIDDEN}", lines)
+    """All but what says whether a line of a patch came or went, or that its file ends there."""
+    return re.sub(r"(?m)^([^\\\n]).+$", rf"\1{HIDDEN}", lines)
 
 
 def _environment_names(texts: list[str]) -> list[str]:

@@ -30,7 +30,6 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
     if resume == "auto":
         found = launch.folder or _newest_unfinished(home, launch)
         if found is None:
-            LOGGER.info("training.resume=auto: no unfinished run of this configuration in %s; a new one begins", home)
             return None
         if not _has_state(found):
             check_begins_anew(found, launch, config.training.epochs)

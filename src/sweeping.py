@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from src.composing import prepare
+from src.composing import compose_checked, prepare
 from src.config import Config
 from src.errors import ConfigError, UserError
 from src.redaction import Redacted, Redactor
@@ -49,7 +49,7 @@ def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redac
         try:
             run_jobs()
         except KeyboardInterrupt:
-            print(f"the sweep stops here; {command_to_go_on(folder)} goes on with it", file=sys.stderr, flush=True)
+            print(f"this command stops here; {command_to_go_on(folder)} goes on with the sweep", file=sys.stderr, flush=True)
             raise
 
 
@@ -97,7 +97,8 @@ def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: 
         from src.studies.plan import check_budget, make_plan, tell_plan, threads_of_each
 
         new = [number for number in left if number not in found]
-        planned = make_plan([configs[number] for number in new], start, threads_of_each(command.words))
+        launcher = compose_checked(CONFIG, points[0])[1].launcher
+        planned = make_plan([configs[number] for number in new], start, threads_of_each(launcher))
         costs = dict(zip(new, planned, strict=True))
         print(tell_plan([job_names(points)[number] for number in new], list(costs.values())), flush=True)
         if found:

@@ -1,5 +1,6 @@
 """Secrets by key, by value and by environment stay out; ordinary text stays as it is."""
 
+import time
 from typing import Any
 
 import pytest
@@ -150,13 +151,33 @@ def test_what_a_patch_of_code_gives_a_secret_name(line: str, hidden: str) -> Non
 
 
 @pytest.mark.parametrize("before", ["", "    ", "  - "])
-@pytest.mark.parametrize("style", ["|", ">-", "|2+ # mine"])
+@pytest.mark.parametrize("style", ["|", ">-", "|2+ # mine", "!!str &mine |"])
 def test_a_block_of_yaml_in_a_patch(before: str, style: str) -> None:
     deeper = " " * (len(before) + 2)
     secret = [f"{before}password: {style}", f"{deeper}s3cr3t-", "", f"{deeper}  value"]
     after = ["lr: 0.1", "  x: 2"]
     hidden = [f"{before}password: {HIDDEN}", HIDDEN, "", HIDDEN]
     assert Redactor([]).patch(part("a.yaml", *secret, *after)) == part("a.yaml", *hidden, *after)
+
+
+def test_a_block_of_yaml_of_which_a_patch_shows_a_part() -> None:
+    head = "diff --git a/a.yaml b/a.yaml\n--- a/a.yaml\n+++ b/a.yaml\n"
+    ends = head + "@@ -1,2 +1,2 @@\n password: |\n-  s3cr3t\n\\ No newline at end of file\n+  s3cr3t-2\n"
+    assert Redactor([]).patch(ends) == ends.replace(" |", " ***").replace("-  s3cr3t\n", "-***\n").replace("  s3cr3t-2", "***")
+    begun = head + "@@ -4,3 +4,3 @@ password: |\n   s3cr3t\n   s3cr3t-2\n-lr: 0.1\n+lr: 0.2\n"
+    assert Redactor([]).patch(begun) == begun.replace(" |", " ***").replace("  s3cr3t-2", "***").replace("  s3cr3t", "***")
+
+
+def test_an_empty_block_of_yaml_hides_nothing_else() -> None:
+    lines = ["  password: |", "  lr: 0.1", "epochs: 3"]
+    assert Redactor([]).patch(part("a.yaml", *lines)) == part("a.yaml", f"  password: {HIDDEN}", *lines[1:])
+
+
+def test_a_long_patch_is_read_in_no_time() -> None:
+    patch = part("a.yaml", *([" " * 12 + "some: words of no importance, and more of them"] * 30_000), " " * 4000 + "x" * 4000)
+    begin = time.process_time()
+    Redactor([]).patch(patch)
+    assert time.process_time() - begin < 3
 
 
 def test_a_private_key_in_a_patch() -> None:

@@ -8,7 +8,7 @@ from src.config_errors import did_you_mean
 from src.errors import ConfigError, UserError
 
 WORDS = {
-    "list": "runs under outputs/: list [FOLDER] [key=value ...] [status=finished] [sort=score] [format=table|json|csv]",
+    "list": "runs under outputs/: list [SWEEP or FOLDER] [key=value ...] [status=finished] [sort=score] [format=table|json|csv]",
     "compare": "configurations ranked, with what may be said of them: compare SWEEP or FOLDER ...",
     "diff": "a lab note in Markdown on two runs: diff FOLDER FOLDER, or diff SWEEP:top2",
     "replay": "whether a run still composes and scores the same; exit code 1 if not: replay FOLDER [root=DATA] [device=cpu]",

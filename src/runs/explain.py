@@ -19,7 +19,7 @@ from src.redaction import Redactor
 from src.run_folder import read_run
 from src.runs.diff import clean_lines
 from src.runs.origins import Origin, origins_of
-from src.studies.points import bare, expand_points, is_sweep
+from src.studies.points import Point, bare, expand_points, is_sweep
 from src.studies.reading import Run, choose_runs
 from src.studies.sweep import Options, take_options
 
@@ -56,15 +56,15 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
     if run:
         words = Run(run, stored).words
     options, words = take_options(words)
-    listed = [word for word in words if is_sweep(word)]
-    words = [word for word in words if word not in listed]
+    asked, words = words, expand_points(words, None)[0]  # of a sweep, its first point
     composed, hydra_node = compose_checked("config", words)
     choices: dict[str, Any] = dict(hydra_node.runtime.choices)
     redactor = Redactor(words, OmegaConf.to_container(composed))
     config = fill_in(composed)
     check_config(config)
     tree: Any = OmegaConf.to_container(composed)
-    redactor.learn([], tree)
+    points = expand_points(asked, tree["study"])
+    redactor.learn([word for point in points for word in point], tree)
     option = key.removeprefix("study.")
     if key != option and option in vars(options):
         kind = _field(Options, option, lambda value: take_options([f"{key}={value}"]))
@@ -76,7 +76,7 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
             compose_checked("config", [*words, f"{key}=null"])  # says which keys there are
         raise ConfigError(f"{key}: no such key")
     kind = kind_of(key, value, config, tree, choices)
-    told = _lines(key, value, kind, origins_of(key, words, key in choices)) + _swept(key, [*words, *listed], tree["study"])
+    told = _lines(key, value, kind, origins_of(key, words, key in choices)) + _swept(key, asked, points)
     if run:
         then = _select(stored.get("config") or {}, key)
         if key not in choices and then != redactor.tree(value):
@@ -84,12 +84,12 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
     return redactor.text(told)
 
 
-def _swept(key: str, words: list[str], study: dict[str, Any] | None) -> str:
-    """A line with the values that a sweep gives the key, where the words name one that does."""
-    own = [word for word in words if bare(word.partition("=")[0]) == key]
+def _swept(key: str, asked: list[str], points: list[Point]) -> str:
+    """A line with the values that the points of a sweep give the key, where the words ask for one that does."""
+    own = [word for word in asked if bare(word.partition("=")[0]) == key]
     if own and not is_sweep(own[-1]):
         return ""
-    set_by_points = [word.partition("=") for point in expand_points(words, study) for word in point]
+    set_by_points = [word.partition("=") for point in points for word in point]
     values = dict.fromkeys(value for name, _, value in set_by_points if bare(name) == key)
     return f"\n  swept    by {'the command line' if own else 'the study'}: {', '.join(values)}" if values else ""
 

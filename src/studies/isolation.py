@@ -83,6 +83,7 @@ def _run_claimed(config: DictConfig, folder: Path) -> float:
 
 def _supervise(words: list[str], folder: Path, number: int, options: dict[str, Any], config: DictConfig) -> float:
     """Runs the child and writes down how it began and ended."""
+    end_dead_run(folder, "its process was killed")
     begin, before = time.monotonic(), read_run(folder)
     note(folder.parent, number, "running")
     options["env"] |= {PARENT: str(os.getpid())}

@@ -4,8 +4,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from src.config import Config
 from src.errors import ConfigError
@@ -59,14 +60,14 @@ def make_plan(configs: Sequence[Config], start: float, threads: int | None = Non
     return [_cost(config, sizes[key], paces[key], start) for key, config in zip(keys, configs, strict=True)]
 
 
-def threads_of_each(words: Sequence[str]) -> int | None:
-    """That joblib leaves to each of the jobs which it runs at once; None where each has all of them."""
-    if "hydra/launcher=joblib" not in words or "OMP_NUM_THREADS" in os.environ:
+def threads_of_each(launcher: Mapping[str, Any]) -> int | None:
+    """That joblib, as Hydra's launcher, leaves to each of the jobs which it runs at once; None where each has all of them."""
+    at_once = launcher.get("n_jobs")
+    if not at_once or "joblib" not in launcher["_target_"] or "OMP_NUM_THREADS" in os.environ:
         return None
     from joblib import cpu_count, effective_n_jobs
 
-    given = [word.partition("=")[2] for word in words if word.startswith("hydra.launcher.n_jobs=")]
-    return max(cpu_count() // effective_n_jobs(int(given[-1]) if given else -1), 1)
+    return max(cpu_count() // effective_n_jobs(at_once), 1)
 
 
 def _judge(size: Size, sizes: dict[str, Size], paces: dict[str, float | None]) -> float | None:

@@ -110,6 +110,9 @@ def test_what_a_sweep_gives_a_key() -> None:
         "by the command line: normal, xavier"
     )
     assert "swept" not in lines_of("model.init", "study=channels_by_init_small", "model.init=kaiming")
+    assert lines_of("optimizer.foreach", "+optimizer.foreach=true,false")["swept"] == "by the command line: True, False"
+    with pytest.raises(ConfigError, match=r"did you mean optimizer\.lr"):
+        explained("optimizer.lr", ["optimizer.lrr=0.1,0.2"])
     assert "swept" not in lines_of("optimizer.lr", "study=channels_by_init_small", "model.init=normal,xavier")
 
 
@@ -164,6 +167,7 @@ def test_secrets_and_the_terminal_are_safe(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "hunter2" not in said
     assert "***" in said
+    assert "hunter" not in explained("model.password", ["+model.password=hunter2,hunter3"])
     for words in ([], ["seed", "name"], ["seed", "run=x", "seed=1"]):
         with pytest.raises(ConfigError, match="explain takes one key"):
             explain.main(words)

@@ -13,6 +13,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from src.redaction import Redactor
+from src.run_folder import read_run
 from src.studies.child import MOST_BYTES, Child
 from src.studies.isolation import JobError, _how_it_ended, _supervise
 from src.studies.ledger import Study, read_jobs, write_study
@@ -82,14 +83,16 @@ def test_a_child_that_had_no_folder_yet_leaves_its_words_there(
     monkeypatch.setenv("A_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
     sweep = tmp_path / "sweep"
-    jobs = [{"name": f"{n}_x", "overrides": [], "short_id": str(n)} for n in range(2)]
-    (sweep / "1_x").mkdir(parents=True)
+    jobs = [{"name": f"{n}_x", "overrides": [], "short_id": str(n)} for n in range(3)]
+    for number in (1, 2):
+        (sweep / f"{number}_x").mkdir(parents=True)
     earlier = {"status": "interrupted", "error": "stopped by signal 15", "process": 1}
     (sweep / "1_x" / "run.json").write_text(json.dumps(earlier))
+    (sweep / "2_x" / "run.json").write_text(json.dumps(earlier | {"status": "running"}))
     (sweep / "1_x" / "train.log").write_text("of the first attempt\n")
     write_study(sweep, Study("x", None, [], {"tag": "val/miou", "mode": "max"}, "continue", {}, jobs))
     words = ["dataset.root=${oc.env:A_TOKEN}", "model.channels=[4,8]", "seed=-1"]
-    for number, folder in enumerate((sweep / "0_x", sweep / "1_x")):
+    for number, folder in enumerate(sweep / f"{number}_x" for number in range(3)):
         config = OmegaConf.create({"dataset": {"root": "${oc.env:A_TOKEN}"}, "seed": -1})
         with pytest.raises(JobError, match=r"seed=-1"):
             _supervise([*words, f"hydra.run.dir='{folder}'"], folder, number, {"env": dict(os.environ)}, config)
@@ -100,7 +103,8 @@ def test_a_child_that_had_no_folder_yet_leaves_its_words_there(
         assert said[1].startswith("error: seed=-1")
         assert said[2].startswith(f"job {number} failed: {folder.name}: seed=-1")
         assert f"; see sweep/{folder.name}/train.log" in said[2]
-    assert [(job.status, str(job.error)[:7]) for job in read_jobs(sweep)] == [("failed", "seed=-1")] * 2
+    assert [(job.status, str(job.error)[:7]) for job in read_jobs(sweep)] == [("failed", "seed=-1")] * 3
+    assert read_run(sweep / "2_x")["error"] == "its process was killed"  # and so it was before the child began
     assert (sweep / "1_x" / "train.log").read_text().startswith("of the first attempt\n")
     assert not [file for file in sweep.rglob("*") if file.is_file() and TOKEN in file.read_text()]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from torch import nn
 
 from src.build import build, checked_datasets
-from src.composing import prepare
+from src.composing import compose_checked, prepare
 from src.config import Config
 from src.errors import ConfigError
 from src.redaction import Redactor
@@ -166,17 +166,25 @@ def test_what_cannot_be_measured_is_told_and_the_rest_goes_on(
     assert tell_plan(["0_a"], costs[:1]).partition("\n")[2].startswith("1 jobs, time not known, ")
 
 
+def launcher(*words: str) -> Any:
+    return compose_checked("config", list(words))[1].launcher
+
+
 def test_joblib_shares_the_threads_out(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Against what loky really gives the processes that it starts."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for at_once in (2, 3, -1):
-        words = ["hydra/launcher=joblib", *([f"hydra.launcher.n_jobs={at_once}"] if at_once > 0 else [])]
+        words = ["hydra/launcher='joblib'", *([f"++hydra.launcher.n_jobs='{at_once}'"] if at_once > 0 else [])]
         with parallel_config("loky", n_jobs=at_once):
             (given,) = Parallel()([delayed(os.getenv)("OMP_NUM_THREADS")])
-        assert threads_of_each(words) == int(str(given))
-    assert threads_of_each(["hydra.launcher.n_jobs=2"]) is None
+        assert threads_of_each(launcher(*words)) == int(str(given))
+    assert threads_of_each(launcher()) is None
+    assert threads_of_each(launcher("hydra/launcher=joblib", "hydra/launcher=submitit_local")) is None
+    assert threads_of_each(launcher("hydra/launcher=joblib", "hydra.launcher.n_jobs=0")) is None  # joblib itself refuses it
+    monkeypatch.setenv("N", "1")
+    assert threads_of_each(launcher("hydra/launcher=joblib", "hydra.launcher.n_jobs=${oc.env:N}")) == cpu_count()
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert threads_of_each(["hydra/launcher=joblib"]) is None
+    assert threads_of_each(launcher("hydra/launcher=joblib")) is None
 
     used: list[int | None] = []
 

@@ -89,7 +89,7 @@ def test_a_sweep_that_is_stopped_from_the_keyboard_says_how_it_goes_on(work: Pat
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 130
-    (told,) = [line for line in stderr.splitlines() if line.startswith("the sweep stops here; ")]
+    (told,) = [line for line in stderr.splitlines() if line.startswith("this command stops here; ")]
     assert f"python -m src.train -m study.resume='{sweep_in(work).relative_to(work)}'" in told
     assert read_jobs(sweep_in(work))[0].status == "interrupted"
 

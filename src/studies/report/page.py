@@ -151,7 +151,8 @@ def answer(table: Table) -> Answer:
 
 def _lead(table: Table) -> str:
     """How far the first row is to be believed to be the best."""
-    others, behind = len(table.claims), sum(claim.holds for claim in table.claims)
+    sign = 1 if table.measure.mode == "max" else -1  # where seeds are missing, another may be ahead on those that both have
+    others, behind = len(table.claims), sum(claim.holds and sign * claim.difference > 0 for claim in table.claims)
     if behind == others:
         return f", distinguishable from {'all others' if others > 1 else 'the other'}"
     if not behind:

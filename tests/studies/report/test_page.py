@@ -82,6 +82,16 @@ def test_the_first_line_says_how_far_it_is_to_be_believed(tmp_path: Path, others
     assert first[0].endswith(f"; 3 seeds), {lead}")
 
 
+def test_a_row_that_is_ahead_where_both_have_scores_is_not_counted_as_beaten(tmp_path: Path) -> None:
+    """Paired by the two seeds that both have, the second is ahead."""
+    for init, scores in {"kaiming": [0.30, 0.31, 0.50, 0.52, 0.55], "normal": [0.40, 0.412]}.items():
+        for seed, score in enumerate(scores):
+            make_run(tmp_path / f"{init}_{seed}", score, init=init, seed=seed)
+    page = write_report(tmp_path).with_suffix(".md").read_text()
+    assert "5 seeds), which nothing here shows to be the best.**" in page
+    assert "init=normal beats init=kaiming by 10.1 points" in page
+
+
 def test_it_answers_and_escapes(sweep: Path) -> None:
     page = (sweep / "report.html").read_text()
     before_charts = page.partition('<div class="charts">')[0]
