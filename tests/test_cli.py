@@ -15,7 +15,6 @@ import yaml
 from conftest import ROOT
 
 from src.run_folder import read_run
-from src.sweep_command import direction_of
 
 CONF = ROOT / "conf"
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -234,11 +233,3 @@ def test_a_run_stays_in_its_folder(train_process: Process, tiny_overrides: list[
     assert not list(work.rglob(".hydra"))
     assert not list(work.rglob("multirun.yaml"))
     assert read_run(run)["short_id"] == read_run(work / by_hand)["short_id"]  # neither name nor folder changes the result
-
-
-def test_optuna_searches_as_the_monitor_says_unless_it_is_told() -> None:
-    search = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.2)"]
-    assert direction_of(search, "max") == ["hydra.sweeper.direction=maximize"]
-    assert direction_of(search, "min") == ["hydra.sweeper.direction=minimize"]
-    assert direction_of([*search, "hydra.sweeper.direction=minimize"], "max") == []
-    assert direction_of(["hydra/sweeper=basic"], "max") == []

@@ -1,85 +1,15 @@
-"""The command line of a sweep, before anything is composed."""
+"""A sweep before its first job: what is refused."""
 
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from made_runs import make_sweep
 
 from src.config import Config
 from src.errors import ConfigError
 from src.redaction import Redactor
-from src.studies.ledger import read_study, write_study
 from src.studies.sweep import Options
-from src.sweep_command import Command, read_command, tell_hydra
+from src.sweep_command import Command, read_command
 from src.sweeping import check_points, search
-
-STORED = ["seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir='where it was'"]
-
-
-@pytest.fixture
-def moved(tmp_path: Path) -> Path:
-    """A sweep that was started elsewhere."""
-    folder = make_sweep(tmp_path / "moved")
-    write_study(folder, replace(read_study(folder), words=STORED))
-    return folder
-
-
-def read(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
-    """What Hydra is told in the end."""
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
-    command = read_command(list(words))
-    tell_hydra(command, command.folder or Path("new"))
-    return sys.argv[1:]
-
-
-def test_a_sweep_goes_on_where_it_lies_now(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = read(monkeypatch, f"study.resume={moved}")
-    assert told == ["-m", "seed=0,1", "hydra/launcher=joblib", f"hydra.sweep.dir='{moved}'"]
-
-
-def test_hydras_keys_alone_take_the_place_of_its_own(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = read(monkeypatch, f"study.resume={moved}", "hydra/launcher=basic")
-    assert told == ["-m", "seed=0,1", "hydra/launcher=basic", f"hydra.sweep.dir='{moved}'"]
-
-
-def test_a_whole_command_is_taken_as_it_is(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = read(monkeypatch, f"study.resume={moved}", "seed=0,1", "threads=1")
-    assert told == ["-m", "seed=0,1", "threads=1", f"hydra.sweep.dir='{moved}'"]
-
-
-def test_another_launcher_gets_no_keys_of_the_one_before(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+hydra.launcher.verbose=1", "hydra.verbose=true"]
-    write_study(moved, replace(read_study(moved), words=stored))
-    folder = f"hydra.sweep.dir='{moved}'"
-    told = read(monkeypatch, f"study.resume={moved}", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu")
-    given = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
-    assert told == ["-m", "seed=0,1", "hydra.verbose=true", *given, folder]
-    told = read(monkeypatch, f"study.resume={moved}", "hydra/launcher=joblib")
-    assert told == ["-m", "seed=0,1", *stored[2:], "hydra/launcher=joblib", folder]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["study.resume="], "study.resume=: no folder given"),
-        (["seed=0,1", "study.resume=''"], "study.resume=: no folder given"),
-        (["study.resume=MOVED", "hydra.sweep.dir=elsewhere"], "and hydra.sweep.dir=elsewhere: a sweep goes on in its own folder"),
-        (
-            ["study.resume=MOVED", "threads=2"],
-            "threads=2 is given, but not seed, which its own command has; a sweep that goes on",
-        ),
-    ],
-)
-def test_a_sweep_that_cannot_go_on_so_is_refused(
-    moved: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
-) -> None:
-    with pytest.raises(ConfigError) as refused:
-        read(monkeypatch, *(word.replace("MOVED", str(moved)) for word in words))
-    assert said in str(refused.value)
-    told = read(monkeypatch, f"study.resume={moved}", f"hydra.sweep.dir={moved.parent}/./{moved.name}")
-    assert told == ["-m", *STORED[:2], f"hydra.sweep.dir='{moved}'"]
 
 
 @pytest.mark.parametrize("sweeper", ["study", "optuna"])
@@ -98,11 +28,6 @@ def test_jobs_cannot_go_on_in_one_runs_folder(tiny_overrides: list[str], sweeper
     }
     with pytest.raises(ConfigError, match=said):
         begin[sweeper]()
-
-
-def test_a_folder_that_every_job_would_name_anew_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="give a path without interpolations"):
-        read(monkeypatch, "seed=0,1", "hydra.sweep.dir=out/${now:%H}")
 
 
 @pytest.mark.parametrize("key", ["study.plan=true", "study.again=true", "study.on_error=stop", "study.resume=somewhere"])
