@@ -20,6 +20,7 @@ from src.redaction import Redacted, Redactor
 from src.run_folder import Interrupted, Launch
 from src.studies.isolation import run_job
 from src.studies.parents import end_with_parent, is_child
+from src.studies.sweep import take_options
 from src.sweeping import sweep
 from src.trust import as_override
 
@@ -50,10 +51,13 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
                 raise ConfigError("-m: a sweep starts its own processes; run it without torchrun")
             sweep(arguments.overrides, check, redactor, lambda: hand_to_hydra(config_name))
         else:
+            if of_sweeps := [word for word in arguments.overrides if word not in take_options(arguments.overrides)[1]]:
+                raise ConfigError(f"{of_sweeps[0]}: says how a sweep is run; add -m")
             launch, config = prepare(config_name, arguments.overrides, redactor)
             gc.enable()
             if config.study and not is_child():
-                raise ConfigError(f"study={launch.config['study'].get('question', '')!r}: a study is a sweep; add -m")
+                named = next((word for word in arguments.overrides if word.startswith("study=")), "study")
+                raise ConfigError(f"{named}: a study is a sweep; add -m")
             task(config, launch)
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.config import Config
 from src.errors import ConfigError
 
+IN_FILE = re.compile(r"In '([^']+)': \w+ raised while composing config:\n(.*)\n\s*full_key: (\S+)")
 CUTOFF = 0.7  # how alike a key must be to be suggested
 
 
@@ -34,7 +37,8 @@ def explain(error: Exception) -> ConfigError:
     """The error in one line, with the nearest key or the options that exist."""
     text, cause = str(error), error.__cause__
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"{error.override}: not of the form key=value ({text.splitlines()[0]})")
+        why = f" ({text.splitlines()[0]})" if "=" in error.override else ""  # else there is no more to be said
+        return ConfigError(f"{error.override}: not of the form key=value{why}")
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return ConfigError(
@@ -42,6 +46,12 @@ def explain(error: Exception) -> ConfigError:
         )
     if isinstance(cause, OmegaConfBaseException) and (match := re.match("Could not override '([^']+)'", text)):
         return _explain_unknown_key(match[1], cause)
+    if found := IN_FILE.match(text):
+        file, said, key = found.groups()
+        parents, _, last = key.rpartition(".")
+        if said.startswith("Key "):
+            said = _unknown_key_line(key, parents, last, _fields(parents)).removeprefix(f"{key}: ")
+        return ConfigError(f"{file}.yaml: {key}: {said}")
     if text.startswith("Error merging override") and cause is not None:
         return ConfigError(f"{text.removeprefix('Error merging override ')}: {str(cause).splitlines()[0]}")
     if missing := re.search("missing mandatory value: ([\\w.]+)", text):
@@ -62,6 +72,14 @@ def _explain_unknown_key(key: str, cause: OmegaConfBaseException) -> ConfigError
     unknown = str(cause.full_key or cause.key).rpartition(".")[2]
     rest = key.removeprefix(f"{parents}." if parents else "").removeprefix(unknown)
     return ConfigError(_unknown_key_line(key, parents, unknown, siblings, rest))
+
+
+def _fields(parents: str) -> list[str]:
+    """Of a node of the schema."""
+    node: Any = Config
+    for name in parents.split(".") if parents else ():
+        node = next(field.type for field in fields(node) if field.name == name)
+    return [field.name for field in fields(node)]
 
 
 def _unknown_key_line(key: str, parents: str, unknown: str, siblings: Iterable[str], rest: str = "") -> str:

@@ -25,6 +25,13 @@ def describe_environment() -> tuple[dict[str, Any], str]:
     return facts | {"git_commit": commit, "git_dirty": bool(patch)}, patch
 
 
+def program(name: str | None = None) -> str:
+    """This Python, or a program that lies beside it, as it is typed from here; the name alone where there is none."""
+    path = Path(sys.executable) if name is None else Path(sys.executable).with_name(name)
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return str(near) if path.exists() else name or "python"
+
+
 def package_versions() -> dict[str, str]:
     """Version of Python and of each package that changes results."""
     installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}

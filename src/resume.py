@@ -10,6 +10,7 @@ from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.run_folder import IN_USE, OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, read_run
+from src.studies.ledger import STUDY
 
 LOGGER = logging.getLogger("src")
 UNFINISHED = ("running", "failed", "interrupted")
@@ -39,6 +40,8 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
         with writing(found):
             if is_locked(found):  # said first: it may not have saved yet
                 raise ConfigError(f"{found}: {IN_USE}")
+        if (found / STUDY).is_file():
+            raise ConfigError(f"training.resume={resume}: a sweep; -m study.resume={resume} goes on with it")
         if not _has_state(found):
             raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
     check_same(found, launch, config.training.epochs)

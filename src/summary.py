@@ -1,12 +1,11 @@
 """What a run says of itself: the facts in `run.json`, the lines at its start and at its end."""
 
 import logging
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from src.environment import program
 from src.models.cost import count_gmacs
 from src.protocol import describe_pretraining, describe_protocol
 from src.run_folder import short_hash
@@ -100,7 +99,4 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
 
 def tensorboard_command(run: "RunFolder") -> str:
     """Shows this run, with the TensorBoard that lies beside this Python."""
-    program = Path(sys.executable).with_name("tensorboard")
-    if program.is_relative_to(Path.cwd()):
-        program = program.relative_to(Path.cwd())
-    return f"{program if program.exists() else 'tensorboard'} --logdir {run.path}"
+    return f"{program('tensorboard')} --logdir {run.path}"

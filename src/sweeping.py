@@ -19,6 +19,7 @@ from src.studies.devices import offer_devices
 from src.studies.ledger import STUDY, read_jobs, read_study
 from src.studies.parents import SWEEPER
 from src.studies.points import Point, expand_points, is_sweep, job_names
+from src.studies.progress import write_page
 from src.studies.submitted import private_pickles
 from src.studies.sweep import budget_of, claim_sweep, command_to_go_on, refuse_duplicates, unfinished
 from src.sweep_command import Command, direction_of, is_search, read_command, tell_hydra
@@ -49,6 +50,7 @@ def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redac
         try:
             run_jobs()
         except KeyboardInterrupt:
+            write_page(folder)
             print(f"this command stops here; {command_to_go_on(folder)} goes on with the sweep", file=sys.stderr, flush=True)
             raise
 
@@ -102,7 +104,7 @@ def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: 
         costs = dict(zip(new, planned, strict=True))
         print(tell_plan([job_names(points)[number] for number in new], list(costs.values())), flush=True)
         if found:
-            print(f"{len(found)} more were finished before and are taken over")
+            print(f"{len(found)} {'more ' if costs else ''}were finished before and are taken over")
         check_budget(budget_of(launches[0].config["study"]), list(costs.values()))
     if options.plan:
         print("study.plan=true stops here: times are those of this machine, now, and nothing was made on disk")

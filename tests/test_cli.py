@@ -44,6 +44,8 @@ COMPOSITION_MISTAKES = [
     (["optimizer.lr=0.1,0.2"], ["optimizer.lr=0.1,0.2", "multirun"]),
     (["model.channels=[4,8"], ["model.channels=[4,8", "key=value"]),
     (["optimizer.lr"], ["optimizer.lr", "key=value"]),
+    (["study.plan=true"], ["study.plan=true", "add -m"]),
+    (["study=channels_by_init"], ["study=channels_by_init:", "add -m"]),
     (["name='../..'"], ["name=", "letters, digits"]),
     (["dataset.root=${no.such.key}"], ["no.such.key"]),
 ]

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from src.composing import compose_checked
 from src.config import HARMLESS_KEYS, Config, LoaderConfig, MonitorConfig, TrainingConfig, check_config
 from src.errors import ConfigError
 
@@ -98,6 +99,32 @@ def test_an_overlay_beats_config_yaml(experiment: str) -> None:
         assert config[group]["_target_"] == yaml.safe_load((CONF / group / f"{option}.yaml").read_text("utf-8"))["_target_"]
     before = flat(plain(composed()))
     assert any(before.get(key) != value for key, value in expected.items()), "an overlay that changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("training: {epocs: 2}", "study/mine.yaml: training.epocs: no such key, did you mean training.epochs?; training has "),
+        (
+            "training: {epochs: two}",
+            "study/mine.yaml: training.epochs: Value 'two' of type 'str' could not be converted to Integer",
+        ),
+        ("thread: 1", "study/mine.yaml: thread: no such key, did you mean threads?; the configuration has "),
+        ("zzz: 1", "study/mine.yaml: zzz: no such key; the configuration has augmentation, dataset"),
+        ("optimizer: {lrr: 1}", "optimizer.lrr"),
+    ],
+)
+def test_a_mistake_in_a_file_of_conf_is_told_with_the_file(tmp_path: Path, lines: str, said: str) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "mine.yaml").write_text(f"# @package _global_\n{lines}\n")
+    words = ["study=mine", f"hydra.searchpath=['{tmp_path}']"]
+    if lines.startswith("optimizer"):  # an argument, which only its class can refuse
+        assert compose_checked("config", words)[0].optimizer.lrr == 1
+        return
+    with pytest.raises(ConfigError) as refused:
+        compose_checked("config", words)
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_command_line_beats_an_overlay() -> None:

@@ -81,6 +81,13 @@ def test_a_damaged_run_json_is_told_and_passed_over(
         find_previous(config, launch)
 
 
+def test_a_sweep_is_no_run_to_go_on_with(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    launch, config = prepare("config", [f"training.resume='{tmp_path}'"])
+    with pytest.raises(ConfigError, match=rf"a sweep; -m study\.resume={tmp_path} goes on with it"):
+        find_previous(config, launch)
+
+
 def test_asking_makes_no_file(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "nobody")
     assert not is_locked(tmp_path)

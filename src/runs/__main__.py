@@ -9,7 +9,7 @@ from src.errors import ConfigError, UserError
 
 WORDS = {
     "list": "runs under outputs/: list [SWEEP or FOLDER] [key=value ...] [status=finished] [sort=score] [format=table|json|csv]",
-    "compare": "configurations ranked, with what may be said of them: compare SWEEP or FOLDER ...",
+    "compare": "configurations ranked, with what may be said of them: compare SWEEP or FOLDER ... [key=value ...]",
     "diff": "a lab note in Markdown on two runs: diff FOLDER FOLDER, or diff SWEEP:top2",
     "replay": "whether a run still composes and scores the same; exit code 1 if not: replay FOLDER [root=DATA] [device=cpu]",
     "explain": "a key's value, type, allowed values, meaning and origin: explain KEY [key=value ...] or explain KEY run=FOLDER",

@@ -1,6 +1,7 @@
 """`python -m src.runs compare`: configurations ranked by their seeds, and what may be said of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table as Shown
 from rich.text import Text
@@ -16,10 +17,13 @@ from src.studies.statistics.standing import Table, standings
 
 
 def main(words: Sequence[str]) -> None:
-    """Prints a table for each way of scoring, and a sentence for each row against the first."""
-    folders = [find_sweep(word) for word in words or [str(OUTPUTS)]]
-    print(f"runs in {', '.join(map(str, folders))}")  # of a name, the newest sweep
+    """Prints a table for each way of scoring, and a sentence for each row against the first; filters are those of `list`."""
+    filters = [match for word in words if not Path(word).is_dir() and (match := listing.FILTER.fullmatch(word))]
+    asked = [match.string for match in filters]
+    folders = [find_sweep(word) for word in words if word not in asked] or [OUTPUTS]
+    print(f"runs in {', '.join(map(str, folders))}{' with ' * bool(asked)}{', '.join(asked)}")  # of a name, the newest sweep
     runs, problems = read_runs(*folders)
+    runs = listing.chosen(runs, filters)
     listing.tell_problems(problems)
     tables = standings(runs)
     if not tables:

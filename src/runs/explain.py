@@ -38,6 +38,7 @@ class Kind:
 
 def main(words: Sequence[str]) -> None:
     """Prints what is known of one key, as the other words compose it or as a run's folder has it."""
+    words = [word for word in words if word not in ("-m", "--multirun")]  # as they stand in the command of a sweep
     keys = [word for word in words if "=" not in word and not word.startswith("~")]
     named = [word.partition("=")[2] for word in words if word.startswith("run=")]
     others = [word for word in words if word not in keys and not word.startswith("run=")]

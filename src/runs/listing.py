@@ -50,19 +50,24 @@ def main(words: Sequence[str]) -> None:
     if options["format"] not in FORMATS:
         raise ConfigError(f"format={options['format']}; allowed are {', '.join(FORMATS)}")
     runs, problems = read_runs(one_folder(folders))
-    rows = [facts_of(run) for run in runs]
-    known = sorted({key for row in rows for key in row})
-    for match in filters:
-        if rows and match["key"] not in known:
-            raise ConfigError(
-                f"{match['key']}: no run has such a key; score, status, seed, folder and those of config.yaml are there"
-            )
-        rows = [row for row in rows if fits(row.get(match["key"]), match["sign"], match["value"])]
+    rows = [facts_of(run) for run in chosen(runs, filters)]
     if options["sort"]:
-        rows = in_order(rows, options["sort"], known)
+        rows = in_order(rows, options["sort"], sorted({key for run in runs for key in facts_of(run)}))
     swept = [key for key in swept_keys(runs) if all(key in row for row in rows)]
     print_rows(rows, [*ALWAYS, *swept], options["format"])
     tell_problems(problems)
+
+
+def chosen(runs: Sequence[Run], filters: Sequence[re.Match[str]]) -> list[Run]:
+    """Those that fit every filter; raises ConfigError for a key that no run has."""
+    facts = {run.folder: facts_of(run) for run in runs}
+    for match in filters:
+        if runs and not any(match["key"] in known for known in facts.values()):
+            raise ConfigError(
+                f"{match['key']}: no run has such a key; score, status, seed, folder and those of config.yaml are there"
+            )
+        runs = [run for run in runs if fits(facts[run.folder].get(match["key"]), match["sign"], match["value"])]
+    return list(runs)
 
 
 def tell_problems(problems: Sequence[str]) -> None:

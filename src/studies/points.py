@@ -134,5 +134,6 @@ def job_name(point: Point, keys: list[str]) -> str:
     for override in point:
         key, _, value = override.partition("=")
         if key in keys:
+            value = re.sub(r"(?i)(?<=\de)\+", "", value)  # 1e+30, whose plus would be read as a minus
             parts.append(re.sub(r"[^A-Za-z0-9._]+", "-", f"{key.rsplit('.', 1)[-1]}-{value}").strip("-"))
     return re.sub(r"\.{2,}", "-", "_".join(parts)).strip("-.")[:80].strip("-.") or "run"

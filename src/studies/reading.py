@@ -13,6 +13,7 @@ from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.resume import flatten
 from src.run_folder import OUTPUTS, read_run, short_hash
+from src.studies.ledger import STUDY
 
 TOP = re.compile(r"(?P<sweep>.+):top(?P<number>\d+)")
 DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_")
@@ -147,9 +148,11 @@ def choose_runs(wanted: str | list[str]) -> list[Path]:
         return list(dict.fromkeys(folder for word in wanted for folder in choose_runs(str(word))))
     match = TOP.fullmatch(wanted)
     if wanted != "best" and not match:
-        if not (Path(wanted) / "run.json").is_file():
-            raise ConfigError(f"run={wanted}: no run.json there; give a run's folder, best, or SWEEP:top3")
-        return [Path(wanted)]
+        if (Path(wanted) / "run.json").is_file():
+            return [Path(wanted)]
+        if (Path(wanted) / STUDY).is_file() or (not Path(wanted).is_dir() and (OUTPUTS / "multirun" / wanted).is_dir()):
+            raise ConfigError(f"run={wanted}: a sweep; give {wanted}:top1 for its best run, or the folder of one of its jobs")
+        raise ConfigError(f"run={wanted}: no run.json there; give a run's folder, best, or SWEEP:top3")
     root, number = (find_sweep(match["sweep"]), int(match["number"])) if match else (OUTPUTS, 1)
     if number < 1:
         raise ConfigError(f"run={wanted}: top0 is none; give top1 or more")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config_errors import quoted
+from src.environment import program
 from src.errors import ConfigError
 from src.resume import flatten
 from src.run_folder import OUTPUTS, Launch, claim_folder, short_hash
@@ -166,7 +167,7 @@ def _check_same(folder: Path, before: Study, after: Study) -> None:
 
 def command_to_go_on(folder: Path) -> str:
     """What is typed to do the jobs of a sweep that are not finished."""
-    return f"python -m src.train -m study.resume={quoted(folder)}"
+    return f"{program()} -m src.train -m study.resume={quoted(folder)}"
 
 
 def unfinished(folder: Path) -> list[int]:

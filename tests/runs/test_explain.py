@@ -163,6 +163,8 @@ def test_a_stored_run(tmp_path: Path) -> None:
 def test_secrets_and_the_terminal_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
     explain.main(["name", "name='\x1b[31mred'"])
     assert "\x1b" not in capsys.readouterr().out
+    explain.main(["seed", "-m", "seed=0,1"])
+    assert "swept    by the command line: 0, 1" in capsys.readouterr().out
     explain.main(["dataset.root", "dataset.root='https://user:hunter2@host/x'"])
     said = capsys.readouterr().out
     assert "hunter2" not in said

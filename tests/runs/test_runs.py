@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from made_runs import make_run, make_sweep
+from made_runs import SCORES, make_run, make_sweep
+from scipy import stats
 
 from src.runs import compare, diff, listing
 from src.runs.listing import frame
@@ -34,6 +35,16 @@ def test_a_sweep_goes_by_its_name_too(sweep: Path, capsys: pytest.CaptureFixture
     make_run(Path("outputs") / "alone", 0.9)
     assert len(listed(capsys, "made")) == 12
     assert len(listed(capsys)) == 13
+
+
+def test_rows_are_compared_among_those_that_fit(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([str(sweep), "model.channels=[4,8]"])
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] == f"runs in {sweep} with model.channels=[4,8]"
+    expected = stats.ttest_rel(SCORES["kaiming", 4], SCORES["normal", 4])[1]
+    assert re.search(r"init=kaiming beats init=normal by 7\.0 points", said)
+    assert expected < 0.05
+    assert "Holm" not in said  # of two rows there is one pair
 
 
 def test_filters_and_sorting(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

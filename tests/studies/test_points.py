@@ -198,6 +198,10 @@ def test_every_study_in_conf_has_its_number_of_distinct_points(file: Path) -> No
     assert len({tuple(point) for point in points}) == len(points) == expected > 1
 
 
+def test_a_large_number_keeps_its_size_in_a_name() -> None:
+    assert job_names([["optimizer.lr=1e+30"], ["optimizer.lr=1e-3"]]) == ["0_lr-1e30", "1_lr-1e-3"]
+
+
 def test_a_job_is_named_after_what_varies() -> None:
     points = expand_points(["model.channels=[8,16,32],[4,8]", "model.init=normal,kaiming", "training.epochs=1"], None)
     keys = varying_keys(points)

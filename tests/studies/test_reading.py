@@ -68,6 +68,15 @@ def test_runs_without_a_fingerprint_rank_with_themselves_alone() -> None:
     assert chosen("best") == ["outputs/a/2"]
 
 
+@pytest.mark.parametrize("wanted", ["s", "outputs/multirun/s/first"])
+def test_a_sweep_is_no_run(wanted: str) -> None:
+    write_run("outputs/multirun/s/first/0_x", 0.5, "2026-01-01")
+    Path("outputs/multirun/s/first/study.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"^run={wanted}: a sweep; give {wanted}:top1"):
+        choose_runs(wanted)
+    assert chosen(f"{wanted}:top1") == ["outputs/multirun/s/first/0_x"]
+
+
 @pytest.mark.parametrize("wanted", ["best", "outputs/a", "s:top1", "outputs:top0", []])
 def test_what_there_is_not_is_told(wanted: str | list[str]) -> None:
     Path("outputs/a").mkdir(parents=True)

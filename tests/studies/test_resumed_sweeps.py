@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,8 @@ def test_a_sweep_that_is_stopped_from_the_keyboard_says_how_it_goes_on(work: Pat
         _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 130
     (told,) = [line for line in stderr.splitlines() if line.startswith("this command stops here; ")]
-    assert f"python -m src.train -m study.resume='{sweep_in(work).relative_to(work)}'" in told
+    assert f"{sys.executable} -m src.train -m study.resume='{sweep_in(work).relative_to(work)}' goes on" in told
+    assert "1 interrupted" in (sweep_in(work) / "report.html").read_text()
     assert read_jobs(sweep_in(work))[0].status == "interrupted"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from src.config import is_harmless
 from src.durable import replace_text
 from src.run_folder import now
 from src.studies.ledger import Job, read_jobs, read_study
@@ -90,6 +91,8 @@ def render(template: str, results: Results) -> str:
         charts=[charts_of(table) for table in results.tables] if template.endswith(".html.jinja") else [],
         classes=[class_rows(table) for table in results.tables],
         failures=failures(results),
+        shared=shared,
+        without_network=without_network,
         machine=machine(results.runs),
         command=command,
         plotlyjs=get_plotlyjs() if template.endswith(".html.jinja") else "",
@@ -213,9 +216,27 @@ def end_of_log(folder: Path) -> str:
 
 def machine(runs: Sequence[Run]) -> dict[str, str]:
     """What all was computed with; several values where runs differ."""
-    keys: dict[str, Any] = {"device": "device", "precision": "precision", "commit": "git_commit", "packages": "packages"}
+    keys: dict[str, Any] = {"device": "device", "precision": "precision", "packages": "packages"}
     keys |= {"training data": "data_fingerprint"}
-    return {name: "; ".join(sorted({told(run.facts.get(key)) for run in runs})) for name, key in keys.items()}
+    commits = {
+        f"{run.facts.get('git_commit')}{', with more that is not committed' * bool(run.facts.get('git_dirty'))}" for run in runs
+    }
+    return {name: "; ".join(sorted({told(run.facts.get(key)) for run in runs})) for name, key in keys.items()} | {
+        "commit": "; ".join(sorted(commits))
+    }
+
+
+def shared(table: Table) -> dict[str, Any]:
+    """Keys that alter results and that all rows have the same."""
+    first, runs = table.rows[0].runs[0].config, [run for row in table.rows for run in row.runs]
+    keys = [key for key in first if not is_harmless(key) and not key.startswith("study.") and key not in ("seed", "name")]
+    return {key: first[key] for key in keys if all(run.config.get(key) == first[key] for run in runs)}
+
+
+def without_network(table: Table) -> dict[str, float]:
+    """What trivial predictors score on the same images, where a run has found out (training.baselines)."""
+    known = [run.facts["baselines"] for row in table.rows for run in row.runs if run.facts.get("baselines")]
+    return known[0] if known and table.measure.tag == "val/miou" else {}
 
 
 def told(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Who is ahead: runs of one configuration but for the seed are one row, and only rows scored in the same way are ranked."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from src.studies.statistics.claims import Claim, Summary, claims_of_first, summa
 from src.studies.statistics.sentences import Measure
 
 TARGET = "._target_"
+ASKED = re.compile(r"study\.(?:crossed|paired)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Table:
 def standings(runs: Sequence[Run]) -> list[Table]:
     """A table for each way of scoring, the one with most rows first; only finished runs with a score are in one."""
     usable = [run for run in runs if is_scored(run)]
-    keys, lost = swept_keys(usable), seeds_lost(runs)
+    keys, lost = list(dict.fromkeys([*swept_keys(usable), *asked_keys(usable)])), seeds_lost(runs)
     kinds: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     for run in usable:
         kinds[run.fingerprint, str(run.config.get("monitor.tag")), str(run.config.get("monitor.mode"))].append(run)
@@ -125,6 +127,12 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     values = {key: {repr(run.config.get(key)) for run in runs} for key in keys}
     return [key for key in keys if len(values[key]) > 1 and key != "seed" and not is_harmless(key)]
+
+
+def asked_keys(runs: Sequence[Run]) -> list[str]:
+    """Those to which a study gives several values, though runs of one alone may have a score yet."""
+    asked = [(ASKED.match(key), key, run.config) for run in runs for key in run.config]
+    return [found[1] for found, key, config in asked if found and found[1] in config and len(config[key] or []) > 1]
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:

@@ -92,6 +92,20 @@ def test_a_row_that_is_ahead_where_both_have_scores_is_not_counted_as_beaten(tmp
     assert "init=normal beats init=kaiming by 10.1 points" in page
 
 
+def test_what_all_rows_share_and_what_needs_no_network_stand_beside_the_ranking(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 0.3, init="kaiming", git_commit="abc", baselines={"majority_per_pixel": 0.167})
+    make_run(tmp_path / "b", 0.2, git_commit="abc", git_dirty=True)
+    html_page = write_report(tmp_path).read_text()
+    page = (tmp_path / "report.md").read_text()
+    for text in (page, re.sub(r"<[^>]+>", " ", html_page)):
+        assert "Without a network, on the same images: majority per pixel 16.7." in text
+        assert "abc; abc, with more that is not committed" in text
+    shared = page.partition("### What all rows share")[2].partition("###")[0].split("\n- ")[1:]
+    assert {line.strip().partition(": ")[0] for line in shared} == {
+        "model._target_", "model.channels", "dataset.image_size", "training.epochs", "monitor.tag", "monitor.mode",
+    }  # fmt: skip
+
+
 def test_it_answers_and_escapes(sweep: Path) -> None:
     page = (sweep / "report.html").read_text()
     before_charts = page.partition('<div class="charts">')[0]

@@ -1,5 +1,6 @@
 """Rows, tables and who is first."""
 
+import json
 import math
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_seeds_of_one_configuration_are_one_row(tmp_path: Path) -> None:
     expected = [stats.ttest_rel(SCORES["kaiming", 8], SCORES[key])[1] for key in (("kaiming", 4), ("normal", 8), ("normal", 4))]
     assert [claim.p for claim in table.claims] == pytest.approx(expected)
     assert {claim.family for claim in table.claims} == {6}  # pairs of four rows: any of them might have been first
+
+
+def test_a_row_is_named_by_what_its_study_asks_though_it_is_the_only_one_yet(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", 0.3)
+    facts = json.loads((run / "run.json").read_text())
+    facts["config"]["study"] = {"crossed": {"model.init": ["normal", "kaiming"], "training.epochs": [2], "model.width": [1, 2]}}
+    (run / "run.json").write_text(json.dumps(facts))
+    (table,) = standings(runs_in(tmp_path))
+    assert [row.label for row in table.rows] == ["init=normal"]
 
 
 def test_what_was_scored_in_another_way_is_not_ranked_with_the_rest(tmp_path: Path) -> None:
