@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,11 @@ def _explain_unknown_key(key: str, cause: OmegaConfBaseException) -> ConfigError
 
 
 def _fields(parents: str) -> list[str]:
-    """Of a node of the schema."""
+    """Of a node of the schema; none of a node that is not in it, such as Hydra's own."""
     node: Any = Config
     for name in parents.split(".") if parents else ():
-        node = next(field.type for field in fields(node) if field.name == name)
-    return [field.name for field in fields(node)]
+        node = next((field.type for field in fields(node) if field.name == name), None) if is_dataclass(node) else None
+    return [field.name for field in fields(node)] if is_dataclass(node) else []
 
 
 def _unknown_key_line(key: str, parents: str, unknown: str, siblings: Iterable[str], rest: str = "") -> str:

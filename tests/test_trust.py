@@ -128,6 +128,14 @@ UNGUARDED = f"from src import cli, composing; composing.check_hydra_node = lambd
 RERUN = "from src import cli; cli.hand_to_hydra('config')"
 
 
+STREETS = (
+    "dataset=streets",
+    *(f"dataset.num_{split}=1" for split in ("train", "val", "test")),
+    "dataset.render_size=[32,32]",
+    "loader.batch_size=1",
+)
+
+
 def run(code: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, *words]
@@ -138,7 +146,7 @@ def run(code: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     write_experiment(tmp_path, f"hydra:\n  callbacks:\n    x: {{_target_: os.mkdir, path: {mark}}}\n")
-    words = ["-m", "--config-dir", "strange", "experiment=strange", "seed=0,1"]
+    words = ["-m", "--config-dir", "strange", "experiment=strange", "seed=0,1", *STREETS]
     done = run(SWEEP, tmp_path, *words)
     assert not mark.exists()
     assert done.stderr.startswith("error: hydra.callbacks.x._target_: set by a file outside conf/")
@@ -147,12 +155,6 @@ def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     assert mark.exists()
 
 
-STREETS = (
-    "dataset=streets",
-    *(f"dataset.num_{split}=1" for split in ("train", "val", "test")),
-    "dataset.render_size=[32,32]",
-    "loader.batch_size=1",
-)
 SHOW_COMMAND = f"""
 from src.studies import isolation
 def start(command, env=None, **_):
