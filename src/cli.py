@@ -51,7 +51,8 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
                 raise ConfigError("-m: a sweep starts its own processes; run it without torchrun")
             sweep(arguments.overrides, check, redactor, lambda: hand_to_hydra(config_name))
         else:
-            if of_sweeps := [word for word in arguments.overrides if word not in take_options(arguments.overrides)[1]]:
+            _, of_runs = take_options(arguments.overrides)
+            if of_sweeps := [word for word in arguments.overrides if word not in of_runs]:
                 raise ConfigError(f"{of_sweeps[0]}: says how a sweep is run; add -m")
             launch, config = prepare(config_name, arguments.overrides, redactor)
             gc.enable()

@@ -9,8 +9,7 @@ from src.config import Config, is_harmless
 from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
-from src.run_folder import IN_USE, OUTPUTS, Launch, RunFolder, claim_folder, end_dead_run, read_run
-from src.studies.ledger import STUDY
+from src.run_folder import IN_USE, OUTPUTS, STUDY, Launch, RunFolder, claim_folder, end_dead_run, read_run
 
 LOGGER = logging.getLogger("src")
 UNFINISHED = ("running", "failed", "interrupted")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
     from src.state import TrainState
 
 OUTPUTS = Path("outputs")
+STUDY = "study.json"  # in the folder of a sweep
 IN_USE = "another process is training in this folder; wait for it or use another"
 MAX_BYTES = 2**20  # of a run.json that is read back; ours have some kilobytes
 LOGGER = logging.getLogger("src")

@@ -8,7 +8,8 @@ from pathlib import Path
 from src.config import is_harmless
 from src.config_errors import quoted
 from src.errors import ConfigError
-from src.studies.ledger import STUDY, read_study
+from src.run_folder import STUDY
+from src.studies.ledger import read_study
 from src.studies.sweep import Options, take_options, words_of
 
 

@@ -14,9 +14,9 @@ from src.composing import compose_checked, prepare
 from src.config import Config
 from src.errors import ConfigError, UserError
 from src.redaction import Redacted, Redactor
-from src.run_folder import OUTPUTS, Launch, claim_folder
+from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder
 from src.studies.devices import offer_devices
-from src.studies.ledger import STUDY, read_jobs, read_study
+from src.studies.ledger import read_jobs, read_study
 from src.studies.parents import SWEEPER
 from src.studies.points import Point, expand_points, is_sweep, job_names
 from src.studies.progress import write_page

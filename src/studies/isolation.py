@@ -18,11 +18,11 @@ from src.config_errors import quoted
 from src.errors import UserError
 from src.lock import is_locked
 from src.redaction import Redactor
-from src.run_folder import end_dead_run, read_run
+from src.run_folder import STUDY, end_dead_run, read_run
 from src.signals import STOP_SIGNALS
 from src.studies.child import Child
 from src.studies.devices import take_device
-from src.studies.ledger import STUDY, claim, is_claimed, note, note_missed_end, read_jobs, read_study
+from src.studies.ledger import claim, is_claimed, note, note_missed_end, read_jobs, read_study
 from src.studies.parents import PARENT, end_with_sweeper
 from src.studies.progress import refresh_page, tell_standing
 from src.studies.submitted import await_requeue, is_local

@@ -16,9 +16,9 @@ from typing import Any
 
 from src.errors import UserError
 from src.lock import is_held, takes_lock
-from src.run_folder import now, read_run, write_json
+from src.run_folder import STUDY, now, read_run, write_json
 
-STUDY, LEDGER = "study.json", "ledger.jsonl"
+LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True)

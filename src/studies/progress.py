@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from src.errors import UserError
-from src.studies.ledger import STUDY, Job, Study, read_jobs, read_study
+from src.run_folder import STUDY
+from src.studies.ledger import Job, Study, read_jobs, read_study
 
 PAGE = "report.html"
 FRESH_SECONDS = 30  # a page is not written again before it is so old: it takes less than a second, but there may be many workers

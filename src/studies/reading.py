@@ -12,8 +12,7 @@ from typing import Any
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.resume import flatten
-from src.run_folder import OUTPUTS, read_run, short_hash
-from src.studies.ledger import STUDY
+from src.run_folder import OUTPUTS, STUDY, read_run, short_hash
 
 TOP = re.compile(r"(?P<sweep>.+):top(?P<number>\d+)")
 DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_")

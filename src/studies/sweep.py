@@ -9,8 +9,8 @@ from src.config_errors import quoted
 from src.environment import program
 from src.errors import ConfigError
 from src.resume import flatten
-from src.run_folder import OUTPUTS, Launch, claim_folder, short_hash
-from src.studies.ledger import STUDY, Study, claim, note, note_missed_end, read_jobs, read_study, write_study
+from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder, short_hash
+from src.studies.ledger import Study, claim, note, note_missed_end, read_jobs, read_study, write_study
 from src.studies.points import Point, job_names
 
 ON_ERROR = ("continue", "stop")

@@ -151,7 +151,9 @@ def test_an_unknown_upsampling_names_those_that_exist(file: Path) -> None:
 
 
 def test_an_argument_that_the_network_does_not_take_is_named(file: Path) -> None:
-    known = sorted(taken(file) - {"num_classes"})[0]
+    if not (own := sorted(taken(file) - {"num_classes"})):
+        pytest.skip(f"{file.stem} takes no argument of its own")
+    known = own[0]
     node = yaml.safe_load(file.read_text()) | {f"{known}s": 1}
     with pytest.raises(ConfigError, match=rf"model\.{known}s.*did you mean model\.{known}"):
         build_part("model", node, num_classes=CLASSES)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from src.durable import replace_text
-from src.run_folder import short_hash, write_json
-from src.studies.ledger import LEDGER, STUDY, read_events, read_study
+from src.run_folder import STUDY, short_hash, write_json
+from src.studies.ledger import LEDGER, read_events, read_study
 from src.studies.reading import Run, read_runs
 from src.studies.report.differences import save_differences
 

@@ -22,7 +22,7 @@ class Row:
     """One configuration.
 
     Attributes:
-        values: Those of its keys that not all rows share.
+        values: Those of its keys that not all rows share, or that its study varies.
         words: The same for people, by key; two values that differ read differently.
         runs: The newest finished run of each seed, in the order of seeds.
         best: Score of each seed at its best epoch, which is ranked.
