@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import HARMLESS_KEYS, Config, check_config
+from src.config import HARMLESS_KEYS, RESULTS_VERSION, Config, check_config
 from src.config_errors import check_added_keys, explain
 from src.errors import UserError
 from src.help import CONF
@@ -101,4 +101,4 @@ def result_id(config: dict[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
-    return short_hash(kept)
+    return short_hash([RESULTS_VERSION, kept])

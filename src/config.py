@@ -101,6 +101,8 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 ConfigStore.instance().store(name="schema", node=Config)
 ConfigStore.instance().store(name="doctor_schema", node=DoctorConfig)
 
+RESULTS_VERSION = 2  # part of a run's id; raised when the same configuration comes to give other numbers
+
 # What a result does not depend on: left out of a run's id.
 HARMLESS_KEYS = (
     "name",

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from src.config import Config, is_harmless
+from src.config import RESULTS_VERSION, Config, is_harmless
 from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
@@ -44,6 +44,8 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
         if not _has_state(found):
             raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
     check_same(found, launch, config.training.epochs)
+    if read_run(found).get("results_version", 1) != RESULTS_VERSION:
+        LOGGER.warning("%s: started by a version that drew other random numbers; the rest is trained with today's", found)
     return found
 
 

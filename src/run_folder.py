@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.config import RESULTS_VERSION
 from src.durable import replace_text, writing
 from src.errors import ConfigError, UserError, WriteError
 from src.lock import kept_free, takes_lock
@@ -163,6 +164,7 @@ class RunFolder:
             "command": launch.redactor.text(" ".join(launch.command)),
             "overrides": [launch.redactor.text(override) for override in launch.overrides],
             "short_id": launch.short_id,
+            "results_version": RESULTS_VERSION,
             "config": launch.redactor.tree(launch.config),
             "start": self.facts.get("start", now()),
             "end": None,

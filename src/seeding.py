@@ -6,6 +6,8 @@ import random
 import numpy as np
 import torch
 
+from src.datasets.randomness import Purpose, make_generator
+
 
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices). Sampling, augmentation and training steps have seeds of their own."""
@@ -16,7 +18,7 @@ def seed_everything(seed: int) -> None:
 
 def seed_step(*key: int) -> None:
     """Makes what the network itself draws (dropout) depend on these numbers alone, so that no generator must be carried."""
-    torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
+    torch.manual_seed(int(make_generator(Purpose.STEP, *key).integers(2**63)))
 
 
 def use_determinism(deterministic: bool) -> None:

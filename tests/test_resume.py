@@ -14,7 +14,7 @@ from conftest import write_split
 from src.build import build
 from src.checkpoint import Checkpoints
 from src.cli import prepare
-from src.config import Config
+from src.config import RESULTS_VERSION, Config
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.ranks import Ranks
@@ -67,7 +67,10 @@ def test_a_damaged_run_json_is_told_and_passed_over(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     launch, config = prepare("config", ["name=x", "training.resume=auto"])
-    home, facts = Path("outputs") / "x", json.dumps({"status": "failed", "short_id": launch.short_id, "config": launch.config})
+    home, facts = (
+        Path("outputs") / "x",
+        json.dumps({"status": "failed", "short_id": launch.short_id, "results_version": 2, "config": launch.config}),
+    )
     for name, text in (("run 1", facts), ("run 2", facts[:-9]), ("run 3", "[]")):
         (home / name / "checkpoints").mkdir(parents=True)
         (home / name / "checkpoints" / "last.pt").touch()
@@ -182,3 +185,15 @@ def test_a_run_does_not_go_on_with_other_data(
     with pytest.raises(ConfigError, match=r"/run was trained on other data: dataset\.root now holds other files for val \("):
         start_or_resume(config, launch, build(config), Ranks())
     assert not is_locked(folder)
+
+
+def test_a_run_of_a_version_with_other_random_numbers_is_resumed_with_a_warning(
+    given: tuple[Path, Launch, Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, launch, config = given
+    (folder / "checkpoints" / "last.pt").touch()
+    for version, warnings in ((RESULTS_VERSION, 0), (RESULTS_VERSION - 1, 1)):
+        write_json(folder / "run.json", {"config": launch.config, "results_version": version})
+        assert find_previous(config, launch) == folder
+        assert len(caplog.messages) == warnings
+    assert "drew other random numbers" in caplog.messages[0]

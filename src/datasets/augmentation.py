@@ -8,6 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from src.datasets.randomness import Purpose, make_generator
 from src.errors import ConfigError
 
 cv2.setNumThreads(0)  # samples are small and loader workers many: OpenCV's own threads only get in the way
@@ -48,7 +49,7 @@ class Augmentation:
             self.compose.save_applied_params = False
 
     def _seed(self, key: Sequence[int]) -> None:
-        generator = np.random.default_rng(list(key))
+        generator = make_generator(Purpose.AUGMENTATION, *key)
         python_random = random.Random(int(generator.integers(2**63)))
         for transform in self._transforms:
             transform.set_random_state(generator, python_random)

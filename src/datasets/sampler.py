@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from src.datasets.randomness import Purpose, make_generator
+
 
 class EpochSampler(Sampler[Any]):  # torch's BatchSampler declares that it takes numbers only, and takes anything
     """Yields (epoch, index), so that workers, even persistent ones, know the epoch of each sample.
@@ -31,7 +33,7 @@ class EpochSampler(Sampler[Any]):  # torch's BatchSampler declares that it takes
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+            order = make_generator(Purpose.SHUFFLE, self.seed, self.epoch).permutation(self.num_samples)
         return iter([(self.epoch, int(index)) for index in order[self.skip :]])
 
     def __len__(self) -> int:
