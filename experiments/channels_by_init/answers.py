@@ -15,32 +15,19 @@ def main() -> None:
     """Families of comparisons, each corrected by itself."""
     rows = standings(read_runs(DATA)[0])[0].rows
     widths = sorted({tuple(row.values["model.channels"]) for row in rows})
-    at_one_rate = [pair for width in widths for pair in against_kaiming(rows, width, 0.1)]
-    tell("kaiming against each, all at lr 0.1", at_one_rate)
-    tell(
-        "kaiming at its rate (0.1) against normal at its own (0.03)",
-        [pair for width in widths for pair in at_own_rate(rows, width)],
-    )
-    kaiming = [find(rows, width, "kaiming", 0.1) for width in widths]
+    tell("kaiming against each, at the textbook gains", [pair for width in widths for pair in against_kaiming(rows, width)])
+    kaiming = [find(rows, width, "kaiming") for width in widths]
     tell("width, with kaiming", [(wide, narrow) for narrow, wide in itertools.pairwise(kaiming)])
 
 
-def find(rows: tuple[Row, ...], width: tuple[int, ...], init: str, rate: float) -> Row:
-    """The row of a width, an init and a learning rate."""
-    wanted = (list(width), init, rate)
-    return next(
-        row for row in rows if tuple(row.values[key] for key in ("model.channels", "model.init", "optimizer.lr")) == wanted
-    )
+def find(rows: tuple[Row, ...], width: tuple[int, ...], init: str) -> Row:
+    """The row of a width and an init."""
+    return next(row for row in rows if (tuple(row.values["model.channels"]), row.values["model.init"]) == (width, init))
 
 
-def against_kaiming(rows: tuple[Row, ...], width: tuple[int, ...], rate: float) -> list[tuple[Row, Row]]:
-    """Kaiming and each other init at one rate."""
-    return [(find(rows, width, "kaiming", rate), find(rows, width, init, rate)) for init in ("normal", "xavier", "orthogonal")]
-
-
-def at_own_rate(rows: tuple[Row, ...], width: tuple[int, ...]) -> list[tuple[Row, Row]]:
-    """Kaiming and normal, each at the rate that suited it in the pilot."""
-    return [(find(rows, width, "kaiming", 0.1), find(rows, width, "normal", 0.03))]
+def against_kaiming(rows: tuple[Row, ...], width: tuple[int, ...]) -> list[tuple[Row, Row]]:
+    """Kaiming and each other init."""
+    return [(find(rows, width, "kaiming"), find(rows, width, init)) for init in ("normal", "xavier", "orthogonal")]
 
 
 def tell(title: str, pairs: list[tuple[Row, Row]]) -> None:
