@@ -1,20 +1,16 @@
-"""From a configuration to objects: the only place where Hydra meets torch."""
+"""From a configuration to a run that is built and tried."""
 
-import contextlib
 import functools
 import inspect
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
-from hydra.utils import instantiate
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from src.checks import check_batches, check_cache, check_monitor, check_sync_batchnorm
 from src.config import Config
@@ -23,16 +19,19 @@ from src.datasets.sampler import EpochSampler
 from src.datasets.shared_images import refuse_shared_images
 from src.datasets.store import leaving_no_trace
 from src.device import Compute, Normalize, choose_compute
-from src.errors import ConfigError, UserError
+from src.errors import ConfigError
 from src.loading import build_loader, place_samples
+from src.parts import build_part, checked_node, in_words
 from src.ranks import Ranks
+from src.rehearsal import identify_rehearsal, rehearse, rehearse_on_a_copy, rehearse_schedule
+from src.schedules import WarmUp, follows_score, load_schedule, refuse_python, replay_schedule
 from src.seeding import seed_everything, use_determinism
 from src.setup import Setup
 from src.state import EpochTotals, TrainState
-from src.targets import check_targets, innermost, locate
+from src.targets import KINDS, check_target, check_targets, locate
 
 Splits = tuple[SegmentationDataset, SegmentationDataset]  # training, validation
-NOT_ARGUMENTS = {"model": ("weights",), "scheduler": ("warmup_epochs",)}  # keys that build.py and train.py read
+_REHEARSED: set[str] = set()  # points of this sweep
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,16 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
         place_samples(config, compute, split)
     seed_everything(config.seed)
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    setup = build_setup(config, compute, train_data, val_data)
+    check_batches(config, setup, train_data)
+    check_monitor(config, setup)
+    rehearse_schedule(config, build_lone_scheduler(config))
+    rehearse_on_a_copy(config, model, setup, train_data, val_data)
     if config.training.sync_batchnorm:
         check_sync_batchnorm(compute)
         if ranks.several:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     state = build_state(config, model, compute, train_data.num_classes)
-    setup = build_setup(config, compute, train_data, val_data)
-    check_batches(config, setup, model, train_data)
-    check_monitor(config, setup)
     setup = replace(setup, parallel=ranks.connect(model, compute.device))
     return Experiment(state, setup, train_data, val_data)
 
@@ -86,16 +87,26 @@ def check(config: Config) -> nn.Module:
 
     Neither disk nor GPU is written to, so that whoever checks leaves both to those who train.
     """
-    compute = replace(choose_compute(config.device, config.precision), device=torch.device("cpu"))
+    compute = replace(choose_compute(config.device, config.precision), device=torch.device("cpu"), half=None)
     train_data, val_data = checked_datasets(config)
     for data in (train_data, val_data):
         check_cache(config, data)
-    with torch.device("meta"):
-        model = build_model(config, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
-    check_batches(config, setup, model, train_data)
+    check_batches(config, setup, train_data)
     check_monitor(config, setup)
-    build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
+    scheduler, key = build_lone_scheduler(config), identify_rehearsal(config)
+    try:
+        with torch.device("meta"):
+            model = build_model(config, train_data.num_classes)
+        if key not in _REHEARSED:
+            rehearse_schedule(config, scheduler)
+            rehearse(config, model, scheduler.optimizer, setup, train_data, val_data)
+    except ConfigError as error:
+        if not str(error).startswith("model"):
+            raise
+        model = build_model(config, train_data.num_classes)  # some networks cannot be built or run without numbers
+        rehearse_on_a_copy(config, model, setup, train_data, val_data)
+    _REHEARSED.add(key)
     return model
 
 
@@ -114,6 +125,7 @@ def _read_once(nodes: str) -> Splits:
 def forget_datasets() -> None:
     """Gives back the memory of what `checked_datasets` has read."""
     _read_once.cache_clear()
+    _REHEARSED.clear()
 
 
 def build_datasets(config: Config) -> Splits:
@@ -169,22 +181,32 @@ def build_scheduler(config: Config, optimizer: Optimizer) -> LRScheduler:
     warmup_epochs = config.scheduler.get("warmup_epochs", 0)
     if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
         raise ConfigError(f"scheduler.warmup_epochs={warmup_epochs!r}; allowed are whole numbers from 0")
-    parts = [build_part("scheduler", config.scheduler, optimizer=optimizer)]
-    if warmup_epochs:
-        parts.append(LinearLR(optimizer, start_factor=1 / (warmup_epochs + 1), total_iters=warmup_epochs))
-    return ChainedScheduler(parts, optimizer)
+    node = checked_node("scheduler", config.scheduler)
+    cls = check_target("scheduler", node, KINDS["scheduler"])
+    refuse_python("scheduler", cls)
+    if issubclass(cls, ReduceLROnPlateau):
+        node = {"mode": config.monitor.mode} | node
+    schedule = build_part("scheduler", node, optimizer=optimizer)
+    return WarmUp(schedule, warmup_epochs) if warmup_epochs else schedule
+
+
+def build_lone_scheduler(config: Config) -> LRScheduler:
+    """The schedule, on an optimizer of one weight whose gradient is 0."""
+    weight = nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    return build_scheduler(config, build_part("optimizer", config.optimizer, params=[weight]))
 
 
 def stretch_schedule(config: Config, state: TrainState) -> None:
     """Puts a resumed run on the schedule that this configuration has at its epoch, when it is to last longer."""
-    optimizer = build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))])
-    scheduler = build_scheduler(config, optimizer)
-    for _ in range(state.epoch):
-        optimizer.step()
-        scheduler.step()
-    state.scheduler.load_state_dict(scheduler.state_dict())
+    if follows_score(state.scheduler):  # which has no end
+        return
+    scheduler = build_lone_scheduler(config)
+    replay_schedule(scheduler, state.epoch)
+    load_schedule(state.scheduler, scheduler.state_dict())
+    new = {key: value for key, value in scheduler.optimizer.param_groups[0].items() if key != "params"}
     for group in state.optimizer.param_groups:
-        group["lr"] = optimizer.param_groups[0]["lr"]
+        group.update(new)  # the learning rate, and the momentum of a schedule that cycles it
 
 
 def build_setup(config: Config, compute: Compute, train_data: SegmentationDataset, val_data: SegmentationDataset) -> Setup:
@@ -215,33 +237,3 @@ def build_setup(config: Config, compute: Compute, train_data: SegmentationDatase
         extra_classes=train_data.num_classes > len(class_names),
         max_skipped=config.training.max_skipped if config.training.on_nonfinite == "skip" else 0,
     )
-
-
-def build_part(group: str, node: Any, **runtime: Any) -> Any:
-    """Builds a group's object from its `_target_` and arguments; `runtime` are those that no YAML can hold.
-
-    Raises:
-        ConfigError: If the target is not of the kind that the group builds, or an argument is not one it takes.
-    """
-    node = checked_node(group, node)
-    runtime = check_targets(group, node, runtime)
-    with in_words(group):
-        return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
-
-
-def checked_node(group: str, node: Any) -> dict[str, Any]:
-    """A group's `_target_` and its arguments; raises ConfigError if it has no target."""
-    if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{group}: needs a _target_, as in conf/{group}/*.yaml")
-    return {key: value for key, value in node.items() if key not in NOT_ARGUMENTS.get(group, ())}
-
-
-@contextlib.contextmanager
-def in_words(group: str) -> Iterator[None]:
-    """Raises a ConfigError that names the group for what a constructor refuses."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (HydraException, ValueError, TypeError) as error:
-        raise ConfigError(f"{group}: {innermost(error)}") from error

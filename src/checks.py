@@ -1,7 +1,5 @@
 """What only a built run can tell of a configuration."""
 
-from torch import nn
-
 from src.config import Config
 from src.config_errors import did_you_mean
 from src.datasets.device_samples import check_movable
@@ -12,8 +10,8 @@ from src.loop import score_tags
 from src.setup import Setup
 
 
-def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: SegmentationDataset) -> None:
-    """Refuses an epoch without a batch, and a batch that BatchNorm cannot normalise."""
+def check_batches(config: Config, setup: Setup, train_data: SegmentationDataset) -> None:
+    """Refuses an epoch without a batch, and a batch of which a rank has no image."""
     batch_size, images = config.loader.batch_size, len(train_data)
     if len(setup.train_loader) == 0:
         raise ConfigError(
@@ -26,14 +24,6 @@ def check_batches(config: Config, setup: Setup, model: nn.Module, train_data: Se
         raise ConfigError(
             f"loader.batch_size={batch_size}: the smallest of its batches has {smallest} images for {ranks} ranks, which share"
             " each batch; use a larger one, or loader.drop_last=true"
-        )
-    smallest //= ranks
-    multiple = getattr(model, "size_multiple", 1)
-    height, width = train_data[0][1].shape
-    if smallest * -(-height // multiple) * -(-width // multiple) == 1:
-        raise ConfigError(
-            f"a batch of one {height}x{width} image leaves BatchNorm a single value at the deepest level;"
-            " use larger images or batches, fewer levels in model.channels, or loader.drop_last=true"
         )
 
 

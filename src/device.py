@@ -14,6 +14,7 @@ from torch import Tensor
 
 from src.errors import ConfigError
 
+CPU_IS_FULL = ("DefaultCPUAllocator", "could not create a primitive")  # torch's words, and those of oneDNN under it
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -117,3 +118,8 @@ def peak_memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left to give."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in CPU_IS_FULL)

@@ -10,11 +10,11 @@ import torch
 
 from src.build import Experiment
 from src.config import Config
+from src.device import is_out_of_memory
 from src.errors import OutOfMemoryError, RankError, UserError, WorkerError
 from src.step import train_step
 
 WORKER_DIED = "DataLoader worker"  # how torch begins, or nearly, to tell it
-CPU_IS_FULL = ("DefaultCPUAllocator", "could not create a primitive")  # torch's words, and those of oneDNN under it
 RANK_DIED = ("closed by peer", "reset by peer", "Timed out waiting", "NCCL")
 
 
@@ -41,11 +41,6 @@ def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
     finally:  # at the process's end workers are ended, which torch would take for a failure
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise OutOfMemoryError(f"{_explain_memory(config, experiment, calls)}. What was saved is whole")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no memory left to give."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in CPU_IS_FULL)
 
 
 def _explain_worker(config: Config, problem: str) -> str:

@@ -13,6 +13,7 @@ from src.clock import Clock
 from src.device import peak_memory_mib
 from src.errors import NonFiniteLossError
 from src.metrics import compute_scores, count_confusion
+from src.schedules import step_schedule
 from src.seeding import seed_step
 from src.setup import Setup
 from src.state import NEVER, TrainState
@@ -99,10 +100,10 @@ def fit(
         if setup.extra_classes:
             scores["val/accuracy_all_pixels"] = val_scores.accuracy_all_pixels
         scores |= {"time/epoch_seconds": clock.elapsed(), "memory/peak_mib": peak_memory_mib(setup.compute.device)}
-        state.scheduler.step()
+        score = setup.ranks.tell(scores[monitor.tag])  # speeds and times are each rank's own, and may not part them
+        step_schedule(state.scheduler, score)
         state.epoch, state.step = state.epoch + 1, 0
         state.totals.reset()
-        score = setup.ranks.tell(scores[monitor.tag])  # speeds and times are each rank's own, and may not part them
         is_best = state.note_score(score, monitor.mode)
         assert scores.keys() == set(score_tags(setup))
         yield EpochRecord(state.epoch, scores, val_scores.absent, evaluation.confusion, is_best)

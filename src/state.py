@@ -10,6 +10,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.schedules import load_schedule
+
 NEVER = -1
 
 
@@ -107,8 +109,9 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continues from what `state_dict` gave."""
-        for name in ("model", "optimizer", "scheduler", "scaler", "totals"):
+        for name in ("model", "optimizer", "scaler", "totals"):
             getattr(self, name).load_state_dict(saved[name])
+        load_schedule(self.scheduler, saved["scheduler"])
         for name in ("epoch", "step", "best_score", "best_epoch"):
             setattr(self, name, saved[name])
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # by the process that saved this; else the schedule warns

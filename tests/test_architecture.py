@@ -41,16 +41,16 @@ LAYERS = {
             "hparams",
         ),
     },
-    2: {"build", "checks", "loading", "targets"},
+    2: {"build", "checks", "loading", "loss_rehearsal", "parts", "rehearsal", "targets"},
     3: {"loop", "clock", "setup", "step"},
     4: {"state", "metrics"},
 }
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
     *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "figures", "lock", "losses", "models"),
-    *("events", "protocol", "ranks", "redaction", "seeding", "signals", "writer"),
+    *("events", "protocol", "ranks", "redaction", "schedules", "seeding", "signals", "writer"),
 }
-HYDRA = {"cli", "composing", "config", "config_errors", "build", "stored_config"} | LAYERS[0]
+HYDRA = {"cli", "composing", "config", "config_errors", "parts", "stored_config"} | LAYERS[0]
 HYDRAS_JOB = ROOT / "src/studies/isolation.py"  # what Hydra calls for each job of a sweep
 OF_PARTS = {"torch", "numpy", "PIL", "cv2", "albumentations", "jaxtyping", "rich"}
 
@@ -123,7 +123,7 @@ def test_instantiate_is_called_in_one_place() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("instantiate", "call"):
                 callers.add(identify(file))
-    assert callers == {"src/build.py"}
+    assert callers == {"src/parts.py"}
 
 
 def test_one_file_speaks_to_the_network() -> None:
