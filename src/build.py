@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from src.checks import check_batches, check_cache, check_monitor, check_sync_batchnorm
+from src.checks import check_batches, check_cache, check_monitor, check_reduction, check_sync_batchnorm
 from src.config import Config
 from src.datasets.reader import SegmentationDataset, Source, check_image_size
 from src.datasets.sampler import EpochSampler
@@ -219,6 +219,7 @@ def build_setup(config: Config, compute: Compute, train_data: SegmentationDatase
         class_pixels=train_data.class_pixels,
         class_image_pixels=train_data.class_image_pixels,
     )
+    check_reduction(loss)
     sampler = EpochSampler(len(train_data), config.seed, shuffle=True)
     val_sampler = EpochSampler(len(val_data), config.seed, shuffle=False)
     class_names = tuple(label.name for label in train_data.classes)

@@ -51,3 +51,10 @@ def check_monitor(config: Config, setup: Setup) -> None:
         raise ConfigError(f"monitor.tag={tag}: no such score{did_you_mean(tag, tags)}; there are {', '.join(tags)}")
     if tag.endswith("/loss") and config.monitor.mode == "max":
         raise ConfigError(f"monitor.tag={tag}: lower is better; add monitor.mode=min")
+
+
+def check_reduction(loss: nn.Module) -> None:
+    """Refuses a loss that is not a mean: its gradient would depend on the number of ranks."""
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction in ("none", "sum"):
+        raise ConfigError(f"loss.reduction={reduction}: the sum over the whole batch is divided once, over all ranks; use mean")

@@ -7,15 +7,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.state import EpochTotals
+
 
 class Clock:
-    """Started when an epoch starts."""
+    """Counts an epoch's seconds into its totals; those before an interruption count too, those until the resume do not.
 
-    def __init__(self, images_before: int, device: torch.device) -> None:
-        self.images_before = images_before  # of the epoch, seen by the process that this one resumes
-        self.start = time.perf_counter()
-        self.waited = 0.0
+    Args:
+        totals: Of the epoch, just begun or resumed.
+        device: Its peak memory is measured from here.
+    """
+
+    def __init__(self, totals: EpochTotals, device: torch.device) -> None:
+        self.totals = totals
+        self.start = time.perf_counter() - totals.seconds
         self.trained = 0.0
+        self.untimed_images = 0 if totals.seconds else totals.images  # older checkpoints hold images without seconds
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -25,10 +32,14 @@ class Clock:
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
-            self.waited += time.perf_counter() - before
+            self.totals.seconds_waited += time.perf_counter() - before
             if batch is None:
                 return
             yield batch
+
+    def step_done(self) -> None:
+        """Brings the totals up to date, for a checkpoint."""
+        self.totals.seconds = self.elapsed()
 
     def training_done(self) -> None:
         """The last step is done; its loss has been read, so the device has caught up."""
@@ -38,7 +49,7 @@ class Clock:
         """Seconds since the epoch began."""
         return time.perf_counter() - self.start
 
-    def scores(self, images: int) -> dict[str, float]:
+    def scores(self) -> dict[str, float]:
         """Training speed and the share of it spent waiting for data."""
-        speed = (images - self.images_before) / self.trained
-        return {"speed/images_per_second": speed, "time/data_wait_share": self.waited / self.trained}
+        speed = (self.totals.images - self.untimed_images) / self.trained
+        return {"speed/images_per_second": speed, "time/data_wait_share": self.totals.seconds_waited / self.trained}

@@ -88,6 +88,11 @@ def _multiplies_bf16(device: torch.device) -> bool:
     return False
 
 
+def sum_type(device: torch.device) -> torch.dtype:
+    """What to sum many numbers in: fp64, or fp32 on MPS, which has no fp64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Normalize:
     """Moves uint8 images to the device and normalises them there, so that workers ship one byte a value.
 

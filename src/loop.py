@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from src.clock import Clock
-from src.device import peak_memory_mib
+from src.device import peak_memory_mib, sum_type
 from src.errors import NonFiniteLossError
+from src.losses import sum_loss
 from src.metrics import compute_scores, count_confusion
 from src.schedules import step_schedule
 from src.seeding import seed_step
@@ -60,7 +61,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss (mean over the images) and confusion matrix of a split."""
+    """Loss and confusion matrix of a split; the loss is NaN where nothing counts."""
 
     loss: float
     confusion: np.ndarray
@@ -89,9 +90,9 @@ def fit(
             are those from before these steps.
     """
     while not is_done(state):
-        clock = Clock(state.totals.images, setup.compute.device)
+        clock = Clock(state.totals, setup.compute.device)
         yield from train_epoch(state, setup, log_every, clock)
-        scores = _train_scores(state, setup) | clock.scores(state.totals.images)
+        scores = _train_scores(state, setup) | clock.scores()
         evaluation = evaluate(state.model, setup)
         val_scores = compute_scores(evaluation.confusion, setup.class_names)
         scores |= {"val/loss": evaluation.loss, "val/miou": val_scores.miou}
@@ -117,19 +118,19 @@ def train_epoch(state: TrainState, setup: Setup, log_every: int, clock: Clock) -
     for images, masks in clock.waiting_for(setup.train_loader):
         num_images = min(setup.batch_size, setup.sampler.num_samples - state.totals.images)  # over all ranks
         seed_step(setup.sampler.seed, state.epoch, state.step, setup.ranks.rank)
-        train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device, non_blocking=True), num_images)
+        train_step(state, setup, setup.normalize(images), masks.to(setup.compute.device, non_blocking=True))
         state.step += 1
         state.totals.images += num_images
         read_now = state.step % log_every == 0 or state.step == num_steps
         loss = _read_loss(state, setup.max_skipped) if read_now else None
+        clock.step_done()
         yield StepRecord(state.epoch + 1, state.step, num_steps, state.totals.images, loss)
     clock.training_done()
 
 
 def _read_loss(state: TrainState, max_skipped: int) -> float:
     totals = state.totals
-    mean = totals.loss / (totals.images - totals.skipped_images)
-    loss, bad_step = torch.stack([mean, totals.bad_step.float()]).tolist()
+    loss, weight, bad_step = torch.stack([totals.loss, totals.loss_weight, totals.bad_step]).tolist()
     if bad_step != NEVER:
         rest = f", {max_skipped + 1} steps in a row" if max_skipped else ""
         hint = "" if max_skipped else ", or training.on_nonfinite=skip if it is rare"
@@ -137,7 +138,7 @@ def _read_loss(state: TrainState, max_skipped: int) -> float:
             f"epoch {state.epoch + 1}, step {int(bad_step) + 1}: the loss or its gradient is not a finite number{rest};"
             f" the weights are kept as they were before. Try a smaller optimizer.lr or precision=fp32{hint}"
         )
-    return loss
+    return _mean(loss, weight)
 
 
 @torch.no_grad()
@@ -146,19 +147,19 @@ def evaluate(model: nn.Module, setup: Setup) -> Evaluation:
     setup.ranks.share_buffers(model)
     model.eval()
     device = setup.compute.device
-    loss, images_seen = torch.zeros((), device=device), torch.zeros((), device=device)
+    loss_sums = torch.zeros(2, dtype=sum_type(device), device=device)  # numerator and denominator
     confusion = torch.zeros(setup.num_classes, setup.num_classes, dtype=torch.int64, device=device)
     for images, masks in setup.val_loader:
         images, masks = setup.normalize(images), masks.to(device, non_blocking=True)
         with setup.compute.autocast():
             logits = model(images)
-        for index in range(len(images)):  # each image's own mean, so that the batch size changes nothing
-            loss += setup.loss(logits[index : index + 1].float(), masks[index : index + 1].long())
+        for image_logits, mask in zip(logits.split(1), masks.split(1), strict=True):  # so that no loss depends on the batch size
+            loss_sums += torch.stack(sum_loss(setup.loss, image_logits, mask))
         confusion += count_confusion(logits, masks, setup.ignore_index)
-        images_seen += len(images)
-    for counted in (loss, images_seen, confusion):
-        setup.ranks.sum(counted)
-    return Evaluation(loss.item() / images_seen.item(), confusion.cpu().numpy())
+    for sums in (loss_sums, confusion):
+        setup.ranks.sum(sums)
+    numerator, denominator = loss_sums.tolist()
+    return Evaluation(_mean(numerator, denominator), confusion.cpu().numpy())
 
 
 @torch.no_grad()
@@ -173,16 +174,18 @@ def predict(model: nn.Module, setup: Setup, images: Tensor) -> np.ndarray:
 def _train_scores(state: TrainState, setup: Setup) -> dict[str, float]:
     totals = state.totals
     accuracy = compute_scores(totals.confusion.cpu().numpy(), setup.class_names)
-    skipped = int(totals.skipped_steps)
-    counted = totals.images - int(totals.skipped_images)
     scores = {
-        "train/loss": totals.loss.item() / counted if counted else math.nan,
+        "train/loss": _mean(totals.loss.item(), totals.loss_weight.item()),
         "train/pixel_accuracy": accuracy.pixel_accuracy,
-        "train/gradient_norm": totals.gradient_norm.item() / max(state.step - skipped, 1),
+        "train/gradient_norm": _mean(totals.gradient_norm.item(), totals.gradient_steps.item()),
         "lr": float(state.optimizer.param_groups[0]["lr"]),
     }
     if setup.max_skipped:
-        scores["train/skipped_steps"] = skipped
+        scores["train/skipped_steps"] = int(totals.skipped_steps)
     if setup.extra_classes:
         scores["train/accuracy_all_pixels"] = accuracy.accuracy_all_pixels
     return scores
+
+
+def _mean(total: float, count: float) -> float:
+    return total / count if count else math.nan

@@ -1,6 +1,6 @@
-"""What training minimises."""
+"""What training minimises: a numerator and a denominator, each summed over batches and ranks, divided once."""
 
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,6 +9,67 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 ClassWeights = Literal["none", "median_frequency"]
+
+
+@runtime_checkable
+class PixelLoss(Protocol):
+    """A loss that is a sum over pixels, divided by the sum of their weights."""
+
+    def sums(self, logits: Float[Tensor, "batch classes h w"], masks: Integer[Tensor, "batch h w"]) -> tuple[Tensor, Tensor]:
+        """The two sums, scalars on the logits' device; both are 0 where every pixel is ignored."""
+        ...
+
+
+def sum_loss(
+    loss: nn.Module, logits: Float[Tensor, "batch classes h w"], masks: Integer[Tensor, "batch h w"]
+) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of a loss over a batch: scalars in fp32, or in fp64 if the logits are.
+
+    A `PixelLoss` and torch's CrossEntropyLoss count pixels. Any other loss is a mean over the batch and counts images:
+    its numerator is the mean times the number of images.
+
+    Args:
+        loss: Any module that `conf/loss` can name.
+        logits: In any floating-point type.
+        masks: Class ids.
+    """
+    logits, masks = logits.to(torch.promote_types(logits.dtype, torch.float32)), masks.long()
+    if isinstance(loss, PixelLoss) and not _overrides_forward(type(loss)):
+        numerator, denominator = loss.sums(logits, masks)
+    elif type(loss) is nn.CrossEntropyLoss:  # a subclass may compute something else
+        numerator, denominator = sum_cross_entropy(logits, masks, loss.weight, loss.ignore_index, loss.label_smoothing)
+    else:
+        numerator, denominator = loss(logits, masks) * len(logits), logits.new_full((), len(logits))  # filled on the device
+    return numerator, denominator.detach().to(numerator.dtype)
+
+
+def _overrides_forward(cls: type) -> bool:
+    """Whether `forward` was written for a subclass of the one that defines `sums`, which then says something else."""
+    return "sums" not in vars(next(base for base in cls.__mro__ if {"forward", "sums"} & vars(base).keys()))
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The mean; 0, with a gradient of 0, where nothing counts."""
+    return numerator / torch.where(denominator > 0, denominator, 1)
+
+
+def sum_cross_entropy(
+    logits: Float[Tensor, "batch classes h w"],
+    masks: Integer[Tensor, "batch h w"],
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The two sums whose ratio is torch's mean cross-entropy: the denominator sums the weights of the true classes."""
+    # Flattened, since torch's two-dimensional form has no deterministic kernel on CUDA.
+    flat = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+    truth = masks.reshape(-1)
+    weight = None if weight is None else weight.to(flat.dtype)
+    numerator = F.cross_entropy(flat, truth, weight, ignore_index=ignore_index, reduction="sum", label_smoothing=label_smoothing)
+    counted = truth != ignore_index
+    if weight is None:
+        return numerator, counted.sum().to(flat.dtype)
+    return numerator, (weight[truth.clamp(0, logits.shape[1] - 1)] * counted).sum()
 
 
 class CrossEntropy(nn.Module):
@@ -43,15 +104,11 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Float[Tensor, "batch classes h w"], masks: Integer[Tensor, "batch h w"]) -> Tensor:
         """The mean loss, a scalar in nats."""
-        # Flattened, since torch's two-dimensional form has no deterministic kernel on CUDA.
-        flat = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1]).float()
-        truth = masks.reshape(-1).long()
-        total = F.cross_entropy(flat, truth, self.weight, ignore_index=self.ignore_index, reduction="sum")
-        counted = truth != self.ignore_index
-        if self.weight is None:
-            return total / counted.sum().clamp(min=1)
-        pixel_weights = self.weight[truth.clamp(max=logits.shape[1] - 1)] * counted
-        return total / pixel_weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        return divide(*sum_loss(self, logits, masks))
+
+    def sums(self, logits: Float[Tensor, "batch classes h w"], masks: Integer[Tensor, "batch h w"]) -> tuple[Tensor, Tensor]:
+        """As `PixelLoss` says."""
+        return sum_cross_entropy(logits, masks, self.weight, self.ignore_index)
 
 
 def median_frequency_weights(

@@ -18,6 +18,7 @@ class Setup:
         train_loader: Batches of (uint8 images, uint8 masks), ordered by `sampler`.
         sampler: Told which epoch comes.
         val_loader: The same images in the same order each time.
+        loss: Called through `sum_loss`.
         class_names: Of the scored classes; class i has id i.
         batch_size: Images of a step, over all ranks.
         ranks: The processes that train together.

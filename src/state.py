@@ -10,6 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.device import sum_type
 from src.schedules import load_schedule
 
 NEVER = -1
@@ -19,32 +20,40 @@ class EpochTotals:
     """What has been counted in the epoch under way, kept on the device so that counting waits for nothing.
 
     Attributes:
-        loss: Sum over the images of their batch's mean loss.
-        gradient_norm: Sum over the steps.
+        loss: Sum of the steps' numerators, over all ranks.
+        loss_weight: Sum of their denominators.
+        gradient_norm: Sum over the steps whose norm was finite.
+        gradient_steps: How many these were; fp16 also takes steps whose gradient overflowed.
         confusion: int64 [classes, classes], truth by prediction.
         skipped_steps: Those whose loss or gradient was not finite; they changed nothing and are in no sum.
-        skipped_images: Images of these steps.
         skipped_in_a_row: Such steps up to now without a good one between, counted across epochs.
         bad_step: The step at which they were too many, or -1.
-        images: Seen so far, skipped ones too.
+        images: Seen so far, over all ranks, skipped ones too.
+        seconds: Since the epoch began, without those between an interruption and its resume.
+        seconds_waited: Of these, spent waiting for data.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.gradient_norm = torch.zeros((), device=device)
+        self.loss = torch.zeros((), dtype=sum_type(device), device=device)
+        self.loss_weight = torch.zeros_like(self.loss)
+        self.gradient_norm = torch.zeros_like(self.loss)
+        self.gradient_steps = torch.zeros((), dtype=torch.int64, device=device)
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self.skipped_steps = torch.zeros((), dtype=torch.int64, device=device)
-        self.skipped_images = torch.zeros_like(self.skipped_steps)
         self.skipped_in_a_row = torch.zeros_like(self.skipped_steps)
         self.bad_step = torch.full((), NEVER, device=device)
         self.images = 0
+        self.seconds = 0.0
+        self.seconds_waited = 0.0
 
     def reset(self) -> None:
         """Back to the start of an epoch."""
-        for tensor in (self.loss, self.gradient_norm, self.confusion, self.skipped_steps, self.skipped_images):
+        sums = (self.loss, self.loss_weight, self.gradient_norm, self.gradient_steps, self.confusion, self.skipped_steps)
+        for tensor in sums:
             tensor.zero_()
         self.bad_step.fill_(NEVER)
         self.images = 0
+        self.seconds = self.seconds_waited = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers, for a checkpoint."""
@@ -52,11 +61,23 @@ class EpochTotals:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Copies what a checkpoint held onto this device."""
-        for name, value in saved.items():
+        for name, value in vars(self).items():
+            if name not in saved:  # by an older version
+                continue
             if isinstance(value, Tensor):
-                getattr(self, name).copy_(value)
+                value.copy_(saved[name])
             else:
-                setattr(self, name, value)
+                setattr(self, name, saved[name])
+
+
+def complete_totals(saved: dict[str, Any], step: int) -> dict[str, Any]:
+    """The totals of a checkpoint after `step` steps of its epoch, with what older versions did not save.
+
+    Their loss was a sum over images, and they divided the sum of the norms by the number of steps.
+    """
+    taken = step - int(saved.get("skipped_steps", 0))
+    counted = saved["images"] - int(saved.get("skipped_images", 0))
+    return {"loss_weight": torch.tensor(counted), "gradient_steps": torch.tensor(taken)} | saved
 
 
 @dataclass
@@ -109,9 +130,10 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continues from what `state_dict` gave."""
-        for name in ("model", "optimizer", "scaler", "totals"):
+        for name in ("model", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(saved[name])
         load_schedule(self.scheduler, saved["scheduler"])
+        self.totals.load_state_dict(complete_totals(saved["totals"], saved["step"]))
         for name in ("epoch", "step", "best_score", "best_epoch"):
             setattr(self, name, saved[name])
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # by the process that saved this; else the schedule warns

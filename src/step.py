@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from src.losses import divide, sum_loss
 from src.metrics import count_confusion
 from src.setup import Setup
 from src.state import NEVER, TrainState
@@ -11,7 +12,7 @@ from src.state import NEVER, TrainState
 LEAST_SCALE = 2.0**-14  # of fp16's losses; a gradient that overflows below it has no finite value at any scale
 
 
-def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor, num_images: int | None = None) -> None:
+def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -> None:
     """Forward, backward and update; a step whose loss or gradient is not finite changes nothing but the count of such steps.
 
     Args:
@@ -19,34 +20,35 @@ def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor, n
         setup: What does not.
         images: float [batch, 3, height, width], this rank's share.
         masks: uint8 [batch, height, width].
-        num_images: Of all ranks; None: these are all.
     """
-    num_images = num_images or len(images)
     buffers = list(state.model.buffers()) if setup.max_skipped else []  # without skips nothing comes after a bad step
     before = [buffer.clone() for buffer in buffers]
     with setup.compute.autocast():
         logits = (setup.parallel or state.model)(images)
-    loss = setup.loss(logits.float(), masks.long())
+    numerator, denominator = sum_loss(setup.loss, logits, masks)
+    loss_sum, loss_weight = setup.ranks.sum(torch.stack([numerator.detach(), denominator]))
+    loss = divide(numerator, loss_weight) * setup.ranks.size  # DistributedDataParallel divides by the number of ranks
     state.optimizer.zero_grad(set_to_none=True)
-    weight = len(images) * setup.ranks.size / num_images  # 1 but for a rank with fewer images than another
-    state.scaler.scale(loss * weight).backward()
+    state.scaler.scale(loss).backward()
     state.scaler.unscale_(state.optimizer)
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
 
-    loss_sum = setup.ranks.sum(loss.detach() * len(images))
-    ok = _note_whether_finite(state, setup, loss_sum, norm, num_images)
+    ok = _note_whether_finite(state, setup, loss_sum, norm)
     update_weights(state, ok)
     for buffer, old in zip(buffers, before, strict=True):
         buffer.copy_(torch.where(ok, buffer, old))
 
     totals = state.totals
     totals.loss += torch.where(ok, loss_sum, 0)
-    totals.gradient_norm += torch.where(torch.isfinite(norm), norm, 0)  # fp16's first steps overflow by design
+    totals.loss_weight += torch.where(ok, loss_weight, 0)
+    has_norm = ok & torch.isfinite(norm)  # fp16's first steps overflow by design
+    totals.gradient_norm += torch.where(has_norm, norm, 0)
+    totals.gradient_steps += has_norm
     totals.confusion += setup.ranks.sum(count_confusion(logits.detach(), masks, setup.ignore_index)) * ok
 
 
-def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Tensor, num_images: int) -> Tensor:
+def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Tensor) -> Tensor:
     """Whether the step may change anything, as a scalar on the device: nothing waits for it."""
     totals = state.totals
     gradient_is_bad = ~torch.isfinite(norm)
@@ -57,7 +59,6 @@ def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Te
     too_many = (totals.skipped_in_a_row > setup.max_skipped) & (totals.bad_step == NEVER)
     totals.bad_step = torch.where(too_many, state.step, totals.bad_step)
     totals.skipped_steps += ~finite
-    totals.skipped_images += ~finite * num_images
     return finite & (totals.bad_step == NEVER)
 
 

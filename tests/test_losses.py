@@ -1,5 +1,6 @@
 """The loss: as torch's, with void left out, and weighted by class."""
 
+import math
 import os
 from pathlib import Path
 from typing import Literal
@@ -9,10 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from src.build import check
+from src.cli import prepare
 from src.datasets.camvid import CamVid
-from src.losses import CrossEntropy, median_frequency_weights
+from src.errors import ConfigError
+from src.losses import CrossEntropy, divide, median_frequency_weights, sum_loss
 
 NUM_CLASSES = 5
 NO_COUNTS = np.zeros(256, np.int64)
@@ -170,3 +174,96 @@ def test_weights_of_the_real_camvid() -> None:
     loss = CrossEntropy(data.ignore_index, data.class_pixels, data.class_image_pixels, data.num_classes, "median_frequency")
     assert loss.weight is not None
     assert loss.weight.tolist() == pytest.approx(CAMVID_WEIGHTS, abs=1e-3)
+
+
+# --- numerator and denominator ---------------------------------------------------------------------------------------
+
+
+def test_the_two_sums_of_a_hand_case() -> None:
+    """Probabilities 1/4 and 3/4 at four pixels, one of them void."""
+    logits = torch.tensor([0.0, math.log(3)]).double().view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    masks = torch.tensor([[[0, 1], [255, 0]]])
+    first, second = math.log(4), math.log(4 / 3)
+    plain = CrossEntropy(255, NO_COUNTS, NO_COUNTS, 2)
+    assert [s.item() for s in sum_loss(plain, logits, masks)] == pytest.approx([2 * first + second, 3], rel=1e-12)
+    weights = torch.tensor([2.0, 0.5])
+    by_torch = nn.CrossEntropyLoss(weights, ignore_index=255)
+    expected = [2 * 2 * first + 0.5 * second, 2 * 2 + 0.5]
+    assert [s.item() for s in sum_loss(by_torch, logits, masks)] == pytest.approx(expected, rel=1e-12)
+    smooth = nn.CrossEntropyLoss(ignore_index=255, label_smoothing=0.1)
+    expected = [0.9 * (2 * first + second) + 0.05 * 3 * (first + second), 3]
+    assert [s.item() for s in sum_loss(smooth, logits, masks)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("ignore_index", [255, 2])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_the_sums_divided_are_torchs_mean(ignore_index: int, label_smoothing: float, has_weights: bool) -> None:
+    logits, masks = random_batch(ignore_index)
+    weights = torch.tensor([0.5, 2.0, 1.0, 0.0, 3.0]).double() if has_weights else None
+    loss = nn.CrossEntropyLoss(weights, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    ours, theirs = logits.double().requires_grad_(), logits.double().requires_grad_()
+    numerator, denominator = sum_loss(loss, ours, masks)
+    (numerator / denominator).backward()
+    expected = loss(theirs, masks.long())
+    expected.backward()
+    assert (numerator / denominator).item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_torchs_loss_of_void_alone_costs_nothing() -> None:
+    logits = torch.randn(2, NUM_CLASSES, 3, 3, requires_grad=True)
+    numerator, denominator = sum_loss(nn.CrossEntropyLoss(ignore_index=255), logits, torch.full((2, 3, 3), 255))
+    divide(numerator, denominator).backward()
+    assert (numerator.item(), denominator.item()) == (0, 0)
+    assert logits.grad is not None
+    assert not logits.grad.any()  # NaN would be true
+
+
+def test_a_loss_that_is_no_sum_over_pixels_counts_images() -> None:
+    logits, masks = random_batch(255)
+    numerator, denominator = sum_loss(Spread(), logits, masks)
+    assert denominator.item() == 3
+    assert numerator.item() == pytest.approx(3 * logits.std().item())
+
+
+class Spread(nn.Module):
+    """No sum over pixels."""
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        return logits.std()
+
+
+class Squares(nn.Module):
+    """A sum over pixels of its own."""
+
+    def sums(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        return (logits**2).sum(), torch.tensor(7)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        raise AssertionError("the sums are enough")
+
+
+class Focal(CrossEntropy):
+    """Takes the weights of its base and computes something else."""
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        return logits.mean()
+
+
+def test_a_loss_of_ones_own_may_give_its_sums_and_a_subclass_its_mean() -> None:
+    logits, masks = random_batch(255)
+    numerator, denominator = sum_loss(Squares(), logits, masks)
+    assert numerator.item() == pytest.approx((logits**2).sum().item())
+    assert (denominator.item(), denominator.dtype) == (7, torch.float32)
+    numerator, denominator = sum_loss(Focal(255, NO_COUNTS, NO_COUNTS, NUM_CLASSES), logits, masks)
+    assert numerator.item() == pytest.approx(3 * logits.mean().item())
+    assert denominator.item() == 3
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_loss_must_be_a_mean(tiny_overrides: list[str], reduction: str) -> None:
+    words = ["~loss.class_weights", "loss._target_=torch.nn.CrossEntropyLoss", f"+loss.reduction={reduction}"]
+    _, config = prepare("config", [*tiny_overrides, *words])
+    with pytest.raises(ConfigError, match=rf"^loss\.reduction={reduction}: .*; use mean$"):
+        check(config)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 from src.build import build
 from src.cli import prepare
@@ -56,11 +57,33 @@ import src.clock
 
 scores, sign, epochs = src.clock.Clock.scores, 1 - 2 * int(os.environ["RANK"]), []
 
-def parted(self, images):
+def parted(self):
     epochs.append(1)
-    return scores(self, images) | {"speed/images_per_second": 100.0 + sign * len(epochs)}
+    return scores(self) | {"speed/images_per_second": 100.0 + sign * len(epochs)}
 
 src.clock.Clock.scores = parted
+sys.argv[0] = "src/train.py"
+from src.train import main
+main()
+"""
+
+IN_FP64 = """
+import sys
+from torch import nn
+import src.build, src.device
+
+build_model, normalize = src.build.build_model, src.device.Normalize.__call__
+
+def build_without_batchnorm(config, num_classes):
+    model = build_model(config, num_classes)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return model.double()
+
+src.build.build_model = build_without_batchnorm
+src.device.Normalize.__call__ = lambda self, images: normalize(self, images).double()
 sys.argv[0] = "src/train.py"
 from src.train import main
 main()
@@ -151,6 +174,41 @@ def test_two_ranks_are_one_run_and_score_as_one_process(start: Start, tiny_overr
     assert float(scored[-1]["val/loss"]) == pytest.approx(evaluation.loss, rel=1e-6)
     counted = np.diag(evaluation.confusion)[:11].sum() / evaluation.confusion[:11].sum()
     assert float(scored[-1]["val/pixel_accuracy"]) == counted  # counts are whole numbers
+
+
+LOSSES = {
+    "ours": ["loss=cross_entropy"],
+    "weighted": ["loss=balanced_cross_entropy"],
+    "torch's": ["~loss.class_weights", "loss._target_=torch.nn.CrossEntropyLoss", "+loss.label_smoothing=0.1"],
+}
+
+
+@pytest.mark.parametrize("loss", ["ours", *(pytest.param(name, marks=pytest.mark.slow) for name in ("weighted", "torch's"))])
+def test_two_ranks_with_other_shares_of_void_learn_what_one_process_learns(
+    start: Start, tiny_overrides: list[str], tmp_path: Path, loss: str
+) -> None:
+    """In fp64, without BatchNorm, whose statistics are those of a rank; the images differ in void from a twelfth to all."""
+    for folder, rows_more in (("trainannot", 2), ("valannot", 6)):
+        for number, file in enumerate(sorted((tmp_path / "tiny data" / folder).iterdir())):
+            mask = np.array(Image.open(file))
+            mask[: number * rows_more] = 11
+            Image.fromarray(mask).save(file)
+    words = [*tiny_overrides, *WORDS, *LOSSES[loss], "augmentation=none", "precision=fp32", "optimizer=sgd", "optimizer.lr=0.05"]
+    words += ["loader.batch_size=5", "loader.drop_last=false", "model.init=kaiming", "training.epochs=2"]
+    for ranks in (2, 1):
+        process = start(*words, f"name={ranks}", ranks=ranks, program=IN_FP64)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    (two,), (one,) = ((tmp_path / "outputs" / name).iterdir() for name in "21")
+    learnt, expected = weights(two), weights(one)
+    for name, value in expected.items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(learnt[name], value, rtol=1e-10, atol=1e-12, msg=name)
+    for ours, theirs in zip(rows(two), rows(one), strict=True):
+        for tag in ("train/loss", "train/gradient_norm", "val/loss"):
+            assert float(ours[tag]) == pytest.approx(float(theirs[tag]), rel=1e-11), tag
+    losses = [float(row["train/loss"]) for row in rows(one)]
+    assert losses[1] < losses[0] - 0.01  # else equal weights would say little
 
 
 @pytest.mark.slow
