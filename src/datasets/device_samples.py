@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets.augmentation import Augmentation, check_augmented_size
+from src.datasets.augmentation import Augmentation
 from src.datasets.store import Samples
 from src.errors import ConfigError
 
@@ -37,18 +37,14 @@ class DeviceSamples:
         samples: What to copy there.
         device: Where to.
         augmentation: What batches will be transformed by.
-        image_size: What [height, width] batches must have; None: any.
 
     Raises:
         ConfigError: See `check_movable`.
     """
 
-    def __init__(
-        self, samples: Samples, device: torch.device, augmentation: Augmentation | None, image_size: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, samples: Samples, device: torch.device, augmentation: Augmentation | None) -> None:
         check_movable(samples, augmentation)
         self.device = device
-        self.image_size = image_size
         self.height, self.width = samples.facts.shapes[0]
         flat = torch.from_numpy(np.array(samples.pixels)).to(device).view(len(samples), -1)
         area = self.height * self.width
@@ -64,7 +60,6 @@ class DeviceSamples:
             return self.images[chosen], self.masks[chosen]
         places = [self._places(augmentation, (seed, epoch, index)) for epoch, index in pairs]
         rows, columns = (np.stack(side) for side in zip(*places, strict=True))
-        check_augmented_size((rows.shape[1], columns.shape[1]), self.image_size)
         chosen = self._send(indices)[:, None, None]
         row, column = self._send(rows)[:, :, None], self._send(columns)[:, None, :]
         return self.images[chosen, row, column], self.masks[chosen, row, column]
@@ -80,6 +75,7 @@ class DeviceSamples:
             else:
                 left, top, right, bottom = parameters["crop_coords"]
                 rows, columns = rows[top:bottom], columns[left:right]
+        augmentation.check_size((len(rows), len(columns)))
         return rows, columns
 
     def _send(self, numbers: np.ndarray) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datasets.augmentation import Augmentation, Sample, check_augmented_size, resize
+from src.datasets.augmentation import Augmentation, Sample, resize
 from src.datasets.device_samples import DeviceSamples, Key
 from src.datasets.files import Pair, Report, read_mask, read_pair, refuse
 from src.datasets.frame_names import frame_of
@@ -91,6 +91,10 @@ class SegmentationDataset(Dataset[Sample]):
         self.class_image_pixels = np.array(facts.class_image_pixels, np.int64)
         self._check_one_size()
         self.labels.check_split(self.class_pixels, split, source.root)
+        if augmentation is not None:
+            shapes = facts.shapes  # the lowest and the narrowest image most easily do not fit a crop
+            smallest = sorted({shapes.index(min(shapes)), shapes.index(min(shapes, key=lambda shape: shape[1]))})
+            augmentation.fit_to(self.ignore_index, self.image_size, [self.plain(index) for index in smallest])
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -101,9 +105,7 @@ class SegmentationDataset(Dataset[Sample]):
         image, mask = self.plain(index)
         if self.augmentation is None:
             return image, mask
-        image, mask = self.augmentation(image, mask, (self.seed, epoch, index))
-        check_augmented_size(mask.shape, self.image_size)
-        return image, mask
+        return self.augmentation(image, mask, (self.seed, epoch, index))
 
     def plain(self, index: int) -> Sample:
         """The sample without augmentation; not to be written to."""
@@ -183,7 +185,7 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             ConfigError: If their sizes differ or the augmentation can only be done on the CPU.
         """
-        self.on_device = DeviceSamples(self.samples, device, self.augmentation, self.image_size)
+        self.on_device = DeviceSamples(self.samples, device, self.augmentation)
 
     def _read_samples(self) -> Samples:
         title = f"reading {self.split}"
