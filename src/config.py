@@ -103,6 +103,9 @@ ConfigStore.instance().store(name="doctor_schema", node=DoctorConfig)
 
 RESULTS_VERSION = 2  # part of a run's id; raised when the same configuration comes to give other numbers
 
+# Keys that are younger than some runs, and what those were trained with.
+YOUNGER_KEYS = {"dataset.mask_resize": "center"}
+
 # What a result does not depend on: left out of a run's id.
 HARMLESS_KEYS = (
     "name",

@@ -26,7 +26,7 @@ def examine(config: "DoctorConfig") -> int:
     as_json = config.format == "json"
     try:
         source, image_size = build_source(config.dataset)
-        report, splits = diagnose(source, image_size)
+        report, splits = diagnose(source, image_size, config.dataset.get("mask_resize", "center"))
     except DataError as error:  # there is nothing to look at
         print(f"error: {error}", file=sys.stderr)
         if as_json:

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from src.config import Config
+from src.datasets.batches import Batches
 from src.datasets.device_samples import unmovable
-from src.datasets.reader import Batches, SegmentationDataset
+from src.datasets.reader import SegmentationDataset
 from src.datasets.sampler import EpochSampler
 from src.device import Compute
 from src.ranks import Ranks

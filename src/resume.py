@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from src.config import RESULTS_VERSION, Config, is_harmless
+from src.config import RESULTS_VERSION, YOUNGER_KEYS, Config, is_harmless
 from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
@@ -108,7 +108,7 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
     if not (before := read_run(folder)):
         raise ConfigError(f"{folder}: no run.json there, which says what was trained; start a new run from model.weights=FILE")
     old, new = flatten(before.get("config", {})), flatten(launch.redactor.tree(launch.config))
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not is_harmless(key)]
+    differing = [key for key in differing_keys(old, new) if not is_harmless(key)]
     if epochs > old.get("training.epochs", 0):  # a schedule that ends with the run is stretched with it
         ends = (old.get("training.epochs"), epochs)
         differing = [k for k in differing if k != "training.epochs" and not _ends_with_run(k, old, new, ends)]
@@ -130,6 +130,15 @@ def check_data(folder: Path, fingerprints: dict[str, str]) -> None:
 
 def _ends_with_run(key: str, old: dict[str, Any], new: dict[str, Any], ends: tuple[Any, int]) -> bool:
     return key.startswith("scheduler.") and (old.get(key), new.get(key)) == ends
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The dotted keys whose values differ between a stored configuration and another, sorted."""
+
+    def value(config: dict[str, Any], key: str) -> Any:
+        return config.get(key, YOUNGER_KEYS.get(key))
+
+    return [key for key in sorted(old.keys() | new.keys()) if value(old, key) != value(new, key)]
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -80,7 +80,7 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
         from src.datasets.augmentation import resize
         from src.datasets.baselines import colour_and_row_miou, majority_map_miou
 
-        samples = [resize(*train.plain(index), train.image_size) for index in range(len(train))]
+        samples = [resize(*train.plain(index), train.image_size, train.mask_resize) for index in range(len(train))]
         val_samples = [val.plain(index) for index in range(len(val))]
         facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
         majority = majority_map_miou((m for _, m in samples), (m for _, m in val_samples), **facts)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.datasets.augmentation import Augmentation
+from src.datasets.augmentation import Augmentation, MaskResize
 from src.datasets.color_tables import check_color_tables
 from src.datasets.label_sets import camvid_labels
 from src.datasets.layouts import find_layout
@@ -23,6 +23,7 @@ class CamVid(SegmentationDataset):
         class_names: Names of ids 0, 1, ..., which are scored; null: CamVid's. For `index` alone.
         ignore_index: Mask id that counts neither in the loss nor in a score; null: void's, for `index` 255.
         image_size: [height, width] that images and masks are resized to; null keeps their own.
+        mask_resize: How masks are resized, see `SegmentationDataset`.
         cache: Where decoded samples are kept, see `SegmentationDataset`.
         augmentation: Random transforms, for training only.
         seed: Of the augmentation.
@@ -42,12 +43,13 @@ class CamVid(SegmentationDataset):
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
         image_size: Sequence[int] | None = None,
+        mask_resize: MaskResize = "center",
         cache: Cache = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
         source = self.source(root, layout, labels, num_classes, class_names, ignore_index)
-        super().__init__(source, split, image_size, cache, augmentation, seed)
+        super().__init__(source, split, image_size, cache, augmentation, seed, mask_resize)
 
     @staticmethod
     def source(

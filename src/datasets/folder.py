@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.datasets.augmentation import Augmentation
+from src.datasets.augmentation import Augmentation, MaskResize
 from src.datasets.files import Pair, Report, pair_files
 from src.datasets.label_sets import named_labels
 from src.datasets.layouts import SPLITS
@@ -23,6 +23,7 @@ class Folder(SegmentationDataset):
         void: The same for pixels that count neither in the loss nor in a score; null: there are none.
         mask_suffix: What the stems of masks have more than those of their images.
         image_size: [height, width] that images and masks are resized to; null keeps their own.
+        mask_resize: How masks are resized, see `SegmentationDataset`.
         cache: Where decoded samples are kept, see `SegmentationDataset`.
         augmentation: Random transforms, for training only.
         seed: Of the augmentation.
@@ -41,12 +42,13 @@ class Folder(SegmentationDataset):
         void: Any = None,
         mask_suffix: str = "",
         image_size: Sequence[int] | None = None,
+        mask_resize: MaskResize = "center",
         cache: Cache = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
         source = self.source(root, folders, classes, void, mask_suffix)
-        super().__init__(source, split, image_size, cache, augmentation, seed)
+        super().__init__(source, split, image_size, cache, augmentation, seed, mask_resize)
 
     @staticmethod
     def source(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datasets.augmentation import Augmentation, Sample, resize
+from src.datasets.augmentation import RESIZE_RULES, Augmentation, MaskResize, Sample, resize
 from src.datasets.device_samples import DeviceSamples, Key
 from src.datasets.files import Pair, Report, read_mask, read_pair, refuse
 from src.datasets.frame_names import frame_of
@@ -52,6 +52,7 @@ class SegmentationDataset(Dataset[Sample]):
             the network), `none` (decoded each time); `auto`: device on a GPU with room for them, else disk.
         augmentation: Random transforms, for training only.
         seed: Of the augmentation.
+        mask_resize: How masks are resized, see `resize_mask`: `center`, or `floor` as the original script does.
 
     Attributes:
         classes: Names and colours of the classes that are scored; class i has id i.
@@ -74,6 +75,7 @@ class SegmentationDataset(Dataset[Sample]):
         cache: Cache,
         augmentation: Augmentation | None,
         seed: int,
+        mask_resize: MaskResize = "center",
     ) -> None:
         if split not in source.splits:
             raise DataError(f"{source.root}: no {split} split here; the {source.layout} layout has {', '.join(source.splits)}")
@@ -84,6 +86,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.cache = cache
         self.augmentation = augmentation
         self.seed = seed
+        self.mask_resize: MaskResize = mask_resize
         self.on_device: DeviceSamples | None = None
         self.samples = self._read_samples()
         facts = self.samples.facts
@@ -113,7 +116,7 @@ class SegmentationDataset(Dataset[Sample]):
             return self.samples[index]
         image, stored = read_pair(self.pairs[index])
         mask, _ = self.labels.decode(stored.pixels, self.pairs[index].mask)
-        return resize(image.pixels, mask, self._kept_size)
+        return resize(image.pixels, mask, self._kept_size, self.mask_resize)
 
     def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """A batch of samples: uint8 tensors [batch, height, width, 3] and [batch, height, width]."""
@@ -161,7 +164,7 @@ class SegmentationDataset(Dataset[Sample]):
             "labels": [label.name for label in self.classes],
             "void": "left out",
             "scored_size": list(self.image_size) if self.image_size else "native",
-            "resize": "image bilinear, mask nearest at pixel centres",
+            "resize": RESIZE_RULES[self.mask_resize if self.image_size else "center"],
         }
 
     @property
@@ -194,7 +197,8 @@ class SegmentationDataset(Dataset[Sample]):
         if self.cache == "memory":
             return read_into_memory(self._read, self.pairs, title)
         size = self._kept_size
-        key = store_key(self.pairs, size, sorted(self.labels.index_ids.items()), sorted(self.labels.color_ids.items()))
+        rule = [self.mask_resize] if size and self.mask_resize != "center" else []
+        key = store_key(self.pairs, size, sorted(self.labels.index_ids.items()), sorted(self.labels.color_ids.items()), *rule)
         shown_size = f"{size[0]}x{size[1]}" if size else "native"
         samples = read_through_disk(self._read, self.pairs, title, CACHE_HOME / f"{self.split}_{shown_size}_{key}")
         if self.cache == "device" and not samples.are_kept:
@@ -218,7 +222,7 @@ class SegmentationDataset(Dataset[Sample]):
             notes["transparent pixels, shown opaque"] = (image.transparent, str(pair.image))
         if strange:
             notes["colours of no class, taken as void"] = (sum(strange.values()), f"{next(iter(strange))} in {pair.mask}")
-        return Decoded(*resize(image.pixels, mask, self._kept_size), counts, image_digest, digest, notes)
+        return Decoded(*resize(image.pixels, mask, self._kept_size, self.mask_resize), counts, image_digest, digest, notes)
 
     def _check_one_size(self) -> None:
         shapes = self.samples.facts.shapes
@@ -237,14 +241,3 @@ def check_image_size(size: Sequence[int] | None) -> tuple[int, int] | None:
     if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise ConfigError(f"dataset.image_size={list(size)}; allowed are [height,width] in pixels, or null")
     return size[0], size[1]
-
-
-class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """A split whose items are whole batches, for a loader whose sampler gives lists of keys."""
-
-    def __init__(self, data: SegmentationDataset) -> None:
-        self.data = data
-
-    def __getitem__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """See `SegmentationDataset.batch`."""
-        return self.data.batch(keys)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from src.datasets.augmentation import Augmentation
+from src.datasets.augmentation import Augmentation, MaskResize
 from src.datasets.camvid import CamVid
 from src.datasets.publishing import publishing
 from src.datasets.reader import Cache, SegmentationDataset, Source
@@ -89,6 +89,7 @@ class Streets(SegmentationDataset):
         class_names: See `CamVid`.
         ignore_index: See `CamVid`.
         image_size: See `CamVid`.
+        mask_resize: See `CamVid`.
         cache: See `CamVid`.
         augmentation: See `CamVid`.
         seed: See `CamVid`.
@@ -111,13 +112,14 @@ class Streets(SegmentationDataset):
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
         image_size: Sequence[int] | None = None,
+        mask_resize: MaskResize = "center",
         cache: Cache = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
         scenes = (num_train, num_val, num_test, render_size, render_seed)
         source = self.source(root, *scenes, labels, num_classes, class_names, ignore_index)
-        super().__init__(source, split, image_size, cache, augmentation, seed)
+        super().__init__(source, split, image_size, cache, augmentation, seed, mask_resize)
 
     @staticmethod
     def source(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.datasets.augmentation import resize_mask
+from src.datasets.augmentation import MaskResize, resize_mask
 from src.datasets.baselines import count_by_place
 from src.datasets.labels import LabelSet
 from src.metrics import Scores, compute_scores
@@ -18,15 +18,17 @@ class Baseline(NamedTuple):
     pixel_accuracy: float
 
 
-def cost_of_size(masks: Sequence[np.ndarray], size: tuple[int, int], labels: LabelSet) -> Scores:
+def cost_of_size(
+    masks: Sequence[np.ndarray], size: tuple[int, int], labels: LabelSet, mask_resize: MaskResize = "center"
+) -> Scores:
     """What a prediction that is perfect at `size` (height, width) scores at the masks' own size.
 
-    Masks are brought down as training does and back up by nearest neighbour at pixel centres. Void is left out on both sides:
-    where the enlarged mask says void, the nearest class that it does know is not asked for, the pixel just does not count.
+    Masks are brought down as training does (`mask_resize`) and back up by nearest neighbour at pixel centres. Void is left out
+    on both sides: a pixel does not count where the enlarged mask says void.
     """
     confusion = np.zeros((256, 256), np.int64)
     for mask in masks:
-        back = resize_mask(resize_mask(mask, size), mask.shape)
+        back = resize_mask(resize_mask(mask, size, mask_resize), mask.shape)
         counted = (mask != labels.ignore_index) & (back != labels.ignore_index)
         confusion += count(mask[counted], back[counted])
     return scores_of(confusion, labels)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from src.datasets.augmentation import MaskResize
 from src.datasets.labels import LabelSet
 from src.datasets.reader import Source
 from src.datasets.shared_images import find_shared_images
@@ -15,12 +16,15 @@ from src.losses import median_frequency_weights
 Report = dict[str, Any]
 
 
-def diagnose(source: Source, image_size: tuple[int, int] | None) -> tuple[Report, list[SplitAudit]]:
+def diagnose(
+    source: Source, image_size: tuple[int, int] | None, mask_resize: MaskResize = "center"
+) -> tuple[Report, list[SplitAudit]]:
     """Looks at all of a data set: the report, and what was seen of each split.
 
     Args:
         source: Its files.
         image_size: [height, width] that training resizes to; None: the files' own.
+        mask_resize: How training resizes masks.
 
     Raises:
         DataError: If the files cannot even be listed.
@@ -37,7 +41,7 @@ def diagnose(source: Source, image_size: tuple[int, int] | None) -> tuple[Report
     if "train" in usable:
         scored = [split for name, split in usable.items() if name != "train"]
         report |= describe_training(usable["train"], source.labels)
-        report["resize"] = describe_resize(scored, source.labels, image_size)
+        report["resize"] = describe_resize(scored, source.labels, image_size, mask_resize)
         report["baselines"] = describe_baselines(usable["train"], scored, source.labels)
     report |= {"errors": list(dict.fromkeys(problems.errors)), "warnings": problems.warnings}
     return report, splits
@@ -91,11 +95,13 @@ def describe_training(train: SplitAudit, labels: LabelSet) -> Report:
     }
 
 
-def describe_resize(scored: Sequence[SplitAudit], labels: LabelSet, size: tuple[int, int] | None) -> Report | None:
+def describe_resize(
+    scored: Sequence[SplitAudit], labels: LabelSet, size: tuple[int, int] | None, mask_resize: MaskResize
+) -> Report | None:
     """The mIoU at full size of a prediction that is perfect at the training size, for each split that is scored."""
     if size is None:
         return None
-    scores = {split.name: costs.cost_of_size(split.masks, size, labels).miou for split in scored}
+    scores = {split.name: costs.cost_of_size(split.masks, size, labels, mask_resize).miou for split in scored}
     return {"size": list(size), "miou_of_perfect_prediction": scores}
 
 

@@ -6,12 +6,17 @@ from torch import nn
 
 Init = Literal["normal", "xavier", "kaiming", "orthogonal", "default"]
 
-NORM_WEIGHT_DEVIATION = 0.02  # of BatchNorm's weights around 1, whatever the gain, as in the original script
+# Of BatchNorm's weights around 1, for any gain. The original script draws them with the gain itself: the same at its
+# default of 0.02, while a gain of 1 would give BatchNorm weights from -2 to 4.
+NORM_WEIGHT_DEVIATION = 0.02
 TEXTBOOK_GAIN = {"normal": 0.02, "xavier": 1.0, "kaiming": 1.0, "orthogonal": 1.0, "default": 1.0}
 
 
 def initialize(network: nn.Module, init: Init, gain: float | None) -> None:
     """Draws every convolution's weight anew and sets its bias to 0; BatchNorm weights from N(1, 0.02), bias 0.
+
+    At a gain of 0.02 this is the initialisation of the original script (and of pix2pix). At other gains it differs: there
+    the BatchNorm weights come from N(1, gain), here from N(1, 0.02).
 
     Args:
         network: Changed in place.

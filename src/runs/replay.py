@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from src.config import EvaluateConfig, check_evaluate, is_harmless
 from src.errors import ConfigError, UserError
 from src.redaction import HIDDEN
-from src.resume import flatten
+from src.resume import differing_keys, flatten
 from src.run_folder import Launch, read_run
 from src.runs.diff import clean_lines
 from src.studies.reading import Run, choose_runs
@@ -111,7 +111,7 @@ def compare_configuration(run: Run) -> Finding:
     except UserError as error:
         return Finding("configuration", [f"its overrides do not compose today ({error})"], "")
     now = flatten(launch.redactor.tree(launch.config))
-    keys = [key for key in sorted(run.config.keys() | now.keys()) if run.config.get(key) != now.get(key)]
+    keys = differing_keys(run.config, now)
     told = [f"{key} was {run.config.get(key)}, is {now.get(key)}" for key in keys if not is_harmless(key)]
     then, hides = run.facts.get("short_id"), any(HIDDEN in str(value) for value in run.config.values())
     if not told and not hides and launch.short_id != then:

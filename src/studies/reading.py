@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from src.config import YOUNGER_KEYS
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.resume import flatten
@@ -73,8 +74,9 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Dotted keys and values."""
-        return flatten(self.facts.get("config") or {})
+        """Dotted keys and values; of an older run also those of keys that came later."""
+        stored = flatten(self.facts.get("config") or {})
+        return stored | YOUNGER_KEYS | stored if "dataset._target_" in stored else stored
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:

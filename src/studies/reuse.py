@@ -14,7 +14,7 @@ from src.datasets.publishing import publishing
 from src.environment import describe_environment
 from src.errors import UserError
 from src.protocol import describe_pretraining
-from src.resume import flatten
+from src.resume import differing_keys, flatten
 from src.run_folder import OUTPUTS, Launch, read_run, write_json
 from src.studies.ledger import Job, claim, note, read_jobs
 from src.studies.reading import Run, read_runs
@@ -107,7 +107,7 @@ def is_same(run: Run, launch: Launch, config: Config, here: dict[str, Any]) -> b
     with other code or hardware, one with several ranks, and one whose files are not all there is another one.
     """
     facts, now = run.facts, flatten(launch.redactor.tree(launch.config))
-    differing = [key for key in run.config.keys() | now.keys() if run.config.get(key) != now.get(key)]
+    differing = differing_keys(run.config, now)
     is_whole = not facts.get("failed_writes") and (run.folder / "checkpoints" / "last.pt").is_file()
     if not is_whole or any(not _is_unseen(key) for key in differing):
         return False

@@ -16,8 +16,8 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from src.build import build_part
 from src.datasets.augmentation import Augmentation
+from src.datasets.batches import Batches
 from src.datasets.camvid import CamVid
-from src.datasets.reader import Batches
 from src.datasets.sampler import EpochSampler
 from src.errors import ConfigError
 

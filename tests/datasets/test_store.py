@@ -19,8 +19,9 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from src.datasets import reader
 from src.datasets.augmentation import Augmentation
+from src.datasets.batches import Batches
 from src.datasets.camvid import CamVid
-from src.datasets.reader import Batches, Cache
+from src.datasets.reader import Cache
 from src.datasets.sampler import EpochSampler
 from src.datasets.threads import in_threads
 from src.errors import ConfigError
