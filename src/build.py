@@ -76,7 +76,7 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
     state = build_state(config, model, compute, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
-    check_monitor(config, setup)
+    check_monitor(config, setup, val_data)
     setup = replace(setup, parallel=ranks.connect(model, compute.device))
     return Experiment(state, setup, train_data, val_data)
 
@@ -94,7 +94,7 @@ def check(config: Config) -> nn.Module:
         model = build_model(config, train_data.num_classes)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, model, train_data)
-    check_monitor(config, setup)
+    check_monitor(config, setup, val_data)
     build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
     return model
 
