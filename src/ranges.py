@@ -5,7 +5,7 @@ from typing import Any
 
 from src.errors import ConfigError
 
-Range = tuple[float, float]  # the smallest and the largest allowed number; two integers: whole numbers alone
+Range = tuple[int, int] | tuple[float, float]  # the smallest and the largest allowed number; integers: whole numbers alone
 ANY_NUMBER: Range = (-1e18, 1e18)  # of keys without a range: finite, and no integer that is too large for torch
 
 
