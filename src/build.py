@@ -70,7 +70,7 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
     model = build_model(config, train_data.num_classes).to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, train_data)
-    check_monitor(config, setup)
+    check_monitor(config, setup, val_data)
     rehearse_schedule(config, build_lone_scheduler(config))
     rehearse_on_a_copy(config, model, setup, train_data, val_data)
     if config.training.sync_batchnorm:
@@ -93,7 +93,7 @@ def check(config: Config) -> nn.Module:
         check_cache(config, data)
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, train_data)
-    check_monitor(config, setup)
+    check_monitor(config, setup, val_data)
     scheduler, key = build_lone_scheduler(config), identify_rehearsal(config)
     try:
         with torch.device("meta"):

@@ -1,5 +1,8 @@
 """What only a built run can tell of a configuration."""
 
+import numpy as np
+from torch import nn
+
 from src.config import Config
 from src.config_errors import did_you_mean
 from src.datasets.device_samples import check_movable
@@ -43,14 +46,26 @@ def check_sync_batchnorm(compute: Compute) -> None:
         raise ConfigError(f"training.sync_batchnorm=true: torch has it for CUDA alone, the device is {compute.device}; use false")
 
 
-def check_monitor(config: Config, setup: Setup) -> None:
-    """Refuses to rank epochs by a score that there is not."""
+def check_monitor(config: Config, setup: Setup, val_data: SegmentationDataset) -> None:
+    """Refuses to rank epochs by a score that there is not, or that has no value in any epoch."""
     tags = score_tags(setup)
     tag = config.monitor.tag
     if tag not in tags:
         raise ConfigError(f"monitor.tag={tag}: no such score{did_you_mean(tag, tags)}; there are {', '.join(tags)}")
-    if tag.endswith("/loss") and config.monitor.mode == "max":
-        raise ConfigError(f"monitor.tag={tag}: lower is better; add monitor.mode=min")
+    of_class = tag.removeprefix("val/iou/")
+    if of_class != tag:
+        ids = [setup.class_names.index(of_class)]
+    elif tag.startswith("val/") and tag != "val/loss":
+        ids = list(range(setup.num_classes if tag == "val/accuracy_all_pixels" else len(setup.class_names)))
+    else:
+        return
+    masks = (val_data[index][1] for index in range(len(val_data)))  # as they are scored: resizing may lose a class
+    ids = [number for number in ids if number != setup.ignore_index]
+    if not any(np.isin(mask, ids).any() for mask in masks):
+        classes = of_class if of_class != tag else "any class that it counts"
+        raise ConfigError(
+            f"monitor.tag={tag}: no pixel of {classes} in val, so it has no value; choose another, such as val/loss"
+        )
 
 
 def check_reduction(loss: nn.Module) -> None:

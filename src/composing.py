@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import HARMLESS_KEYS, RESULTS_VERSION, Config, check_config
-from src.config_errors import check_added_keys, explain
-from src.errors import UserError
+from src.config_errors import check_added_keys, did_you_mean, explain
+from src.errors import ConfigError, UserError
 from src.help import CONF
 from src.redaction import Redactor
 from src.run_folder import Launch, short_hash, slug
+from src.tags import TAGS, find_tag
 from src.trust import check_added_folders, check_hydra_node, typed_for_hydra
 
 
@@ -34,10 +35,11 @@ def prepare(config_name: str, overrides: list[str], console: Redactor | None = N
     redactor.learn(overrides, written)
     composed.name = run_name(composed.name, hydra_node.runtime.choices)
     config = fill_in(composed)
-    resolved: Any = OmegaConf.to_container(composed)
     assert isinstance(config, Config)
-    redactor.learn([], resolved)
+    redactor.learn([], OmegaConf.to_container(composed))
     check_config(config)
+    composed.monitor.mode = config.monitor.mode = resolve_mode(config)
+    resolved: Any = OmegaConf.to_container(composed)
     folder = hydra_node.run.dir if any(word.startswith("hydra.run.dir=") for word in overrides) else None
     launch = Launch(
         command=[Path(sys.executable).name, "-m", f"src.{Path(sys.argv[0]).stem}", *sys.argv[1:]],
@@ -78,6 +80,26 @@ def fill_in(composed: DictConfig) -> Any:
         return OmegaConf.to_object(composed)
     except (OmegaConfBaseException, ValueError) as error:
         raise explain(error) from error
+
+
+def resolve_mode(config: Config) -> str:
+    """Whether `max` or `min` of the monitored tag is better: what the list of tags says.
+
+    Raises:
+        ConfigError: If there is no such tag, it has no better direction, or `monitor.mode` is the other one.
+    """
+    name, tag = config.monitor.tag, find_tag(config.monitor.tag)
+    if tag is None:
+        known = [tag.name for tag in TAGS if tag.mode]
+        raise ConfigError(f"monitor.tag={name}: no such score{did_you_mean(name, known)}; there are {', '.join(known)}")
+    if tag.mode is None:
+        raise ConfigError(f"monitor.tag={name}: neither a high nor a low {name} is better; choose another, such as val/miou")
+    if config.monitor.mode not in (None, tag.mode):
+        better = "lower" if tag.mode == "min" else "higher"
+        raise ConfigError(
+            f"monitor.mode={config.monitor.mode}: {better} is better for monitor.tag={name}; leave monitor.mode out"
+        )
+    return tag.mode
 
 
 def compose_config(config_name: str, overrides: list[str]) -> DictConfig:

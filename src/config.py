@@ -1,13 +1,14 @@
 """The keys that this project owns: their types, meaning and allowed values. The values stand in conf/."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from src.errors import ConfigError
+from src.ranges import Range, check_numbers
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -18,7 +19,7 @@ class MonitorConfig:
     """Which score decides what `best` is."""
 
     tag: str = MISSING  # any tag of metrics.csv
-    mode: str = MISSING  # max, min
+    mode: str | None = MISSING  # max, min; null: what is better for this tag (src/tags.py)
 
 
 @dataclass
@@ -129,37 +130,67 @@ def is_harmless(key: str) -> bool:
     return any(key == harmless or key.startswith(f"{harmless}.") for harmless in HARMLESS_KEYS)
 
 
+# The smallest and the largest allowed value of each number (src/ranges.py says how it is read).
+RANGES: dict[str, Range] = {
+    "seed": (0, 2**32 - 1),  # what NumPy and torch both take
+    "threads": (1, 1024),
+    "batch_size": (1, 65536),  # of src.evaluate, as the next
+    "num_workers": (0, 256),  # each is a process
+    "loader.batch_size": (1, 65536),
+    "loader.num_workers": (0, 256),
+    "training.epochs": (1, 10**6),
+    "training.patience": (1, 10**6),
+    "training.checkpoint_every": (1, 10**6),
+    "training.checkpoint_keep": (1, 10**6),
+    "training.checkpoint_seconds": (0.0, 1e9),
+    "training.max_skipped": (1, 10**6),
+    "training.log_every": (1, 10**6),
+    "training.panel_every": (1, 10**6),
+    "training.panel_images": (1, 1024),
+    "study.budget.hours": (0.0, 1e6),
+    "model.channels": (1, 65536),
+    "model.init_gain": (0.0, 1e6),
+    "dataset.image_size": (1, 16384),
+    "dataset.render_size": (1, 16384),
+    "dataset.render_seed": (0, 2**32 - 1),
+    "dataset.num_train": (1, 10**5),
+    "dataset.num_val": (1, 10**5),
+    "dataset.num_test": (1, 10**5),
+    "dataset.num_classes": (2, 255),
+    "dataset.ignore_index": (0, 255),
+    "dataset.classes": (0, 2**24),  # stored in masks
+    "dataset.void": (0, 2**24),
+    "optimizer.lr": (0.0, 1e38),
+    "optimizer.momentum": (0.0, 1.0),
+    "optimizer.betas": (0.0, 1.0),
+    "optimizer.weight_decay": (0.0, 1e6),
+    "optimizer.eps": (0.0, 1.0),
+    "scheduler.gamma": (0.0, 1e3),
+    "scheduler.power": (0.0, 1e3),
+    "scheduler.step_size": (1, 10**6),
+    "scheduler.T_max": (1, 10**6),
+    "scheduler.total_iters": (1, 10**6),
+    "scheduler.warmup_epochs": (0, 10**6),
+}
+
+
 def check_config(config: Config) -> None:
     """Raises ConfigError at the first value that is not allowed."""
-    training, loader = config.training, config.loader
-    for key, value, least in (
-        ("training.epochs", training.epochs, 1),
-        ("training.patience", training.patience, 1),
-        ("training.checkpoint_every", training.checkpoint_every, 1),
-        ("training.checkpoint_keep", training.checkpoint_keep, 1),
-        ("training.max_skipped", training.max_skipped, 1),
-        ("training.log_every", training.log_every, 1),
-        ("training.panel_every", training.panel_every, 1),
-        ("training.panel_images", training.panel_images, 1),
-        ("loader.batch_size", loader.batch_size, 1),
-        ("loader.num_workers", loader.num_workers, 0),
-        ("threads", config.threads, 1),
-        ("seed", config.seed, 0),
+    check_numbers(asdict(config), RANGES)
+    for key, value, allowed in (
+        ("precision", config.precision, PRECISIONS),
+        ("training.on_nonfinite", config.training.on_nonfinite, ("stop", "skip")),
+        ("monitor.mode", config.monitor.mode or "max", ("max", "min")),
     ):
-        if value is not None and value < least:
-            raise ConfigError(f"{key}={value}; allowed are whole numbers from {least}")
-    if config.precision not in PRECISIONS:
-        raise ConfigError(f"precision={config.precision}; allowed are {', '.join(PRECISIONS)}")
-    if training.on_nonfinite not in ("stop", "skip"):
-        raise ConfigError(f"training.on_nonfinite={training.on_nonfinite}; allowed are stop, skip")
-    if config.monitor.mode not in ("max", "min"):
-        raise ConfigError(f"monitor.mode={config.monitor.mode}; allowed are max, min")
+        if value not in allowed:
+            raise ConfigError(f"{key}={value}; allowed are {', '.join(allowed)}")
     if not DEVICES.fullmatch(config.device):
         raise ConfigError(f"device={config.device}; allowed are auto, cpu, cuda, cuda:1 (any number), mps")
 
 
 def check_doctor(config: DoctorConfig) -> None:
     """Raises ConfigError at the first value that is not allowed."""
+    check_numbers({"dataset": config.dataset}, RANGES)
     if config.format not in ("text", "json"):
         raise ConfigError(f"format={config.format}; allowed are text, json")
 
@@ -169,6 +200,7 @@ def check_evaluate(config: EvaluateConfig) -> None:
     words = config.run if isinstance(config.run, list) else [config.run]
     if not all(isinstance(word, str) for word in words):
         raise ConfigError(f"run={config.run}; allowed are a run's folder, best, SWEEP:top3, or a list of these")
+    check_numbers(vars(config), RANGES)
     for key, value, allowed in (
         ("split", config.split, ("val", "test")),
         ("size", config.size, ("training", "full")),
@@ -178,12 +210,5 @@ def check_evaluate(config: EvaluateConfig) -> None:
     ):
         if value not in allowed:
             raise ConfigError(f"{key}={value}; allowed are {', '.join(allowed)}")
-    for key, number, least in (
-        ("batch_size", config.batch_size, 1),
-        ("num_workers", config.num_workers, 0),
-        ("threads", config.threads, 1),
-    ):
-        if number is not None and number < least:
-            raise ConfigError(f"{key}={number}; allowed are whole numbers from {least}")
     if not DEVICES.fullmatch(config.device):
         raise ConfigError(f"device={config.device}; allowed are auto, cpu, cuda, cuda:0, mps")

@@ -38,9 +38,11 @@ class EventFile:
         self._add(Event(file_version="brain.Event:2"), purge_step)
         self._add(Event(session_log=SessionLog(status=SessionLog.START)), purge_step)
 
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """A point of a curve."""
-        self._add(Event(summary=summary.scalar(tag, value)), step)
+    def add_scalar(self, tag: str, value: float, step: int, meaning: str = "") -> None:
+        """A point of a curve; TensorBoard shows beside the curve what it means."""
+        content = summary.scalar(tag, value)
+        content.value[0].metadata.summary_description = meaning
+        self._add(Event(summary=content), step)
 
     def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
         """A picture: uint8 [height, width, 3]; left out while too much waits for room on the disk."""

@@ -72,7 +72,7 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Loss, mIoU and accuracy, IoU of each class, and the learning rate over the epochs, as one PNG."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
     iou_tags = [tag for tag in rows[0] if tag.startswith("val/iou/")]
-    _lines(axes[0, 0], rows, ["train/loss", "val/loss"], "loss (nats)")
+    _lines(axes[0, 0], rows, ["train/loss", "val/loss"], "loss")
     _lines(axes[0, 1], rows, ["val/miou", "val/pixel_accuracy", "val/class_accuracy", "train/pixel_accuracy"], "score")
     _lines(axes[1, 0], rows, iou_tags, "IoU of each class")
     _lines(axes[1, 1], rows, ["lr"], "learning rate")

@@ -19,6 +19,7 @@ from src.seeding import seed_step
 from src.setup import Setup
 from src.state import NEVER, TrainState
 from src.step import train_step
+from src.tags import tags_of
 
 
 @runtime_checkable
@@ -69,12 +70,9 @@ class Evaluation:
 
 def score_tags(setup: Setup) -> list[str]:
     """The tags that every `EpochRecord` of this setup has."""
-    tags = ["train/loss", "train/pixel_accuracy", "train/gradient_norm", "lr", "speed/images_per_second"]
-    tags += ["time/data_wait_share", "val/loss", "val/miou", "val/pixel_accuracy", "val/class_accuracy"]
-    tags += [f"val/iou/{name}" for name in setup.class_names]
-    tags += ["train/skipped_steps"] if setup.max_skipped else []
-    tags += ["train/accuracy_all_pixels", "val/accuracy_all_pixels"] if setup.extra_classes else []
-    return [*tags, "time/epoch_seconds", "memory/peak_mib"]
+    left_out = [] if setup.max_skipped else ["train/skipped_steps"]
+    left_out += [] if setup.extra_classes else ["train/accuracy_all_pixels", "val/accuracy_all_pixels"]
+    return tags_of(setup.class_names, left_out)
 
 
 def fit(

@@ -17,6 +17,7 @@ from src.durable import GrowingFile, replace_text, write_durably
 from src.errors import UserError
 from src.events import EventFile
 from src.loop import EpochRecord
+from src.tags import describe_tag
 
 LOGGER = logging.getLogger("src")
 Row = dict[str, Any]
@@ -70,7 +71,7 @@ class Recorder:
         self.table.write(as_table([row], with_header=len(self.rows) == 1).encode())
         for tag, value in row.items():
             if tag != "epoch" and value is not None:
-                self.tensorboard.add_scalar(tag, value, record.epoch)
+                self.tensorboard.add_scalar(tag, value, record.epoch, describe_tag(tag).meaning)
         if monitored is not None and record.is_best:
             self.tensorboard.add_scalar(hparams.best_tag(monitored), record.scores[monitored], record.epoch)
         self.flush()

@@ -12,7 +12,7 @@ from src.datasets.randomness import Purpose, make_generator
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices). Sampling, augmentation and training steps have seeds of their own."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

@@ -7,9 +7,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import PRECISIONS, Config, LoaderConfig
+from src.config import PRECISIONS, RANGES, Config, LoaderConfig
 from src.config_errors import explain
 from src.errors import ConfigError
+from src.ranges import check_numbers
 from src.redaction import HIDDEN
 from src.resume import flatten
 from src.trust import LOADER, check_file
@@ -45,7 +46,10 @@ def read_stored_config(folder: Path, root: str | None = None) -> Config:
             advice = "give root=FOLDER" if key == "dataset.root" else "write it there, in a copy of the run's folder"
             raise ConfigError(f"{file}: {key} holds a secret that was not stored ({HIDDEN}); {advice}")
     try:
+        check_numbers({group: tree[group] for group in ("model", "dataset")}, RANGES)
         merged = OmegaConf.merge(OmegaConf.structured(Config), {key: tree[key] for key in NEEDED})
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{file}: {explain(error)}") from error
     parts: Any = OmegaConf.to_container(merged)

@@ -9,6 +9,7 @@ from src.environment import program
 from src.models.cost import count_gmacs
 from src.protocol import describe_pretraining, describe_protocol
 from src.run_folder import short_hash
+from src.tags import POINTS, describe_tag
 
 if TYPE_CHECKING:
     from src.build import Experiment
@@ -75,7 +76,9 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
     state, train, val = experiment.state, experiment.train_data, experiment.val_data
     if state.epoch < config.training.epochs:
         LOGGER.info("stopped early: no better %s for training.patience=%s epochs", config.monitor.tag, config.training.patience)
-    LOGGER.info("best %s: %.4f at epoch %d of %d", config.monitor.tag, state.best_score, state.best_epoch, state.epoch)
+    unit = describe_tag(config.monitor.tag).unit
+    score = f"{state.best_score:.4f}{f' {unit}' if unit not in ('', POINTS) else ''}"  # shares as they are stored
+    LOGGER.info("best %s: %s at epoch %d of %d", config.monitor.tag, score, state.best_epoch, state.epoch)
     if config.training.baselines:
         from src.datasets.augmentation import resize
         from src.datasets.baselines import colour_and_row_miou, majority_map_miou

@@ -141,8 +141,9 @@ def _contains_target(value: Any) -> bool:
 
 def _fits(value: Any, hint: Any) -> bool:
     conf = BeartypeConf(is_pep484_tower=True)  # a whole number is a float too
-    if isinstance(value, bool) and not is_bearable(value, hint):
-        return False
+    if isinstance(value, bool):  # which is an int too, for Python
+        wants_number = is_bearable(2, hint) and bool not in (hint, *get_args(hint)) and not is_bearable(object(), hint)
+        return is_bearable(value, hint) and not wants_number
     if not isinstance(value, list):
         return is_bearable(value, hint, conf=conf)
     if is_bearable([], hint):  # any length: item by item, since beartype looks at one of them alone

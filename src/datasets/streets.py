@@ -12,7 +12,7 @@ from src.datasets.camvid import CamVid
 from src.datasets.publishing import publishing
 from src.datasets.reader import Cache, SegmentationDataset, Source
 from src.datasets.street_scenes.scene import render_scene
-from src.errors import DataError
+from src.errors import ConfigError, DataError
 
 # Goes up with every change to what the scenes show: data of another generator is other data.
 GENERATOR_VERSION = 2
@@ -135,6 +135,8 @@ class Streets(SegmentationDataset):
         ignore_index: int | None = None,
     ) -> Source:
         """Where the files are, rendered if they are not there, and what their masks mean."""
+        if len(render_size) != 2:
+            raise ConfigError(f"dataset.render_size={list(render_size)}; allowed are [height,width] in pixels")
         height, width = render_size
         counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
         folder = write_streets(Path(root), **counts, height=height, width=width, seed=render_seed)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Upsampling = Literal["transpose", "nearest"]
+MAX_LEVELS = 15  # at which an image of 16384 pixels a side is a single pixel
 
 
 def conv_norm_relu(in_channels: int, out_channels: int) -> list[nn.Module]:
@@ -70,12 +71,12 @@ class Encoder(nn.Module):
 
 
 def check_channels(channels: Sequence[int]) -> None:
-    """Raises ValueError unless `channels` is a list of at least two positive whole numbers."""
+    """Raises ValueError unless `channels` is a list of positive whole numbers, from two to `MAX_LEVELS` of them."""
     whole = all(isinstance(c, int) and not isinstance(c, bool) and c > 0 for c in channels)
-    if len(channels) < 2 or not whole:
+    if not 2 <= len(channels) <= MAX_LEVELS or not whole:
         raise ValueError(
             f"channels={list(channels)}; allowed is a list of at least two positive whole numbers, finest level first"
-            " (two levels: [32,64])"
+            f" (two levels: [32,64]), and of {MAX_LEVELS} at most"
         )
 
 

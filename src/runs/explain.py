@@ -4,17 +4,18 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-from src.composing import compose_checked, fill_in
-from src.config import Config, check_config
+from src.composing import compose_checked, fill_in, resolve_mode
+from src.config import RANGES, Config, check_config
 from src.errors import ConfigError, UserError
 from src.help import CONF
+from src.ranges import range_in_words
 from src.redaction import Redactor
 from src.run_folder import read_run
 from src.runs.diff import clean_lines
@@ -63,6 +64,7 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
     redactor = Redactor(words, OmegaConf.to_container(composed))
     config = fill_in(composed)
     check_config(config)
+    composed.monitor.mode = config.monitor.mode = resolve_mode(config)
     tree: Any = OmegaConf.to_container(composed)
     points = expand_points(asked, tree["study"])
     redactor.learn([word for point in points for word in point], tree)
@@ -102,7 +104,9 @@ def kind_of(key: str, value: Any, config: Config, tree: dict[str, Any], choices:
         names = sorted(file.stem for file in (CONF / key).glob("*.yaml"))
         return Kind("group", ", ".join(names), _first_lines(CONF / key / f"{choices[key]}.yaml"))
     if rest and isinstance(tree[group], dict) and "_target_" in tree[group]:
-        return _argument(group, rest.partition(".")[0], value, tree[group], CONF / group / f"{choices.get(group)}.yaml")
+        kind = _argument(group, rest.partition(".")[0], value, tree[group], CONF / group / f"{choices.get(group)}.yaml")
+        bounds = range_in_words(RANGES[key]) if key in RANGES else ""
+        return replace(kind, allowed="; ".join(filter(None, (kind.allowed, bounds))))
     cls: Any = Config
     *parents, name = key.split(".")
     for parent in parents:

@@ -126,9 +126,7 @@ def test_the_weights_start_from_the_originals_distributions(data: Path) -> None:
 def test_images_and_masks_are_the_originals(data: Path) -> None:
     """Its pipeline of albumentations, without flips in validation; one of the four flips of it in training."""
     experiment = build_experiment(data, "model.channels=[2,4]", "loader.batch_size=2")
-    pipeline = A.Compose(
-        [A.Resize(224, 224), A.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), ToTensorV2()]
-    )
+    pipeline = A.Compose([A.Resize(224, 224), A.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), ToTensorV2()])
     expected = {split: [pipeline(**read(file)) for file in sorted((data / split).iterdir())] for split in ("train", "val")}
     normalize, val = experiment.setup.normalize, experiment.val_data
     assert len(val) == 3

@@ -84,7 +84,7 @@ def marginal_effects(table: Table) -> go.Figure | None:
     if not figure.data:
         return None
     figure.update_xaxes(type="category")
-    return figure.update_yaxes(title=table.measure.tag)
+    return figure.update_yaxes(title=table.measure.described.title)
 
 
 def curves(table: Table) -> go.Figure:
@@ -113,7 +113,7 @@ def lines(table: Table, title: str, abscissa: Callable[[Run], list[float]]) -> g
                 hovertemplate=f"{row.label}, seed {run.seed}: %{{y:.2f}}<extra></extra>",
             )
     figure.update_xaxes(title=title)
-    return figure.update_yaxes(title=table.measure.tag)
+    return figure.update_yaxes(title=table.measure.described.title)
 
 
 def in_given_order(table: Table) -> Sequence[Row]:

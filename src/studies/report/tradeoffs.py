@@ -94,7 +94,7 @@ def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
     if dearest > 3 * cheapest:
         powers = range(math.floor(math.log10(cheapest)), math.ceil(math.log10(dearest)) + 1)
         figure.update_xaxes(type="log", tickvals=[m * 10.0**k for k in powers for m in (1, 2, 5)], tickformat=",.7~g")
-    return figure.update_yaxes(title=f"{measure.tag} ± deviation over seeds")
+    return figure.update_yaxes(title=f"{measure.described.title} ± deviation over seeds")
 
 
 def pareto(points: Sequence[tuple[float, float]], is_gain: bool, is_loss: bool) -> list[tuple[float, float]]:

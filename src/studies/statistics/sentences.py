@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from src.studies.statistics.claims import POWER, Claim, Summary
+from src.tags import Tag, describe_tag
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,22 @@ class Measure:
     mode: str
 
     @property
+    def described(self) -> Tag:
+        """Unit, range and meaning."""
+        return describe_tag(self.tag)
+
+    @property
     def scale(self) -> float:
-        """Shares (mIoU, accuracy) are told in points, of which there are a hundred; a loss as it is."""
-        return 1.0 if "loss" in self.tag else 100.0
+        """A stored score times this is in the unit that people read."""
+        return self.described.scale
 
     def number(self, value: float) -> str:
         """In the unit that people read."""
-        return f"{value * self.scale:.{3 if self.scale == 1 else 1}f}"
+        return self.described.number(value)
 
     def amount(self, value: float) -> str:
         """With its unit."""
-        return f"{self.number(value)} {'points' if self.scale != 1 else 'of ' + self.tag}"
+        return self.described.amount(value)
 
     def interval(self, summary: Summary) -> str:
         """Of a mean; a dash with one seed."""
