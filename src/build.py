@@ -23,7 +23,7 @@ from src.errors import ConfigError
 from src.loading import build_loader, place_samples
 from src.parts import build_part, checked_node, in_words
 from src.ranks import Ranks
-from src.rehearsal import identify_rehearsal, rehearse, rehearse_on_a_copy, rehearse_schedule
+from src.rehearsal import identify_rehearsal, leaving_random_state, rehearse, rehearse_on_a_copy, rehearse_schedule
 from src.schedules import WarmUp, follows_score, load_schedule, refuse_python, replay_schedule
 from src.seeding import seed_everything, use_determinism
 from src.setup import Setup
@@ -31,7 +31,7 @@ from src.state import EpochTotals, TrainState
 from src.targets import KINDS, check_target, check_targets, locate
 
 Splits = tuple[SegmentationDataset, SegmentationDataset]  # training, validation
-_REHEARSED: set[str] = set()  # points of this sweep
+_REHEARSED: dict[str, nn.Module] = {}  # points of this sweep and their networks without weights
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, train_data)
     check_monitor(config, setup, val_data)
-    rehearse_schedule(config, build_lone_scheduler(config))
-    rehearse_on_a_copy(config, model, setup, train_data, val_data)
+    if not hasattr(rehearse_shapes(config, setup, train_data, val_data), "size_multiple"):
+        rehearse_on_a_copy(config, model, setup, train_data, val_data)  # ours are known to run, and large: shapes are enough
     if config.training.sync_batchnorm:
         check_sync_batchnorm(compute)
         if ranks.several:
@@ -94,19 +94,31 @@ def check(config: Config) -> nn.Module:
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, train_data)
     check_monitor(config, setup, val_data)
-    scheduler, key = build_lone_scheduler(config), identify_rehearsal(config)
-    try:
-        with torch.device("meta"):
-            model = build_model(config, train_data.num_classes)
-        if key not in _REHEARSED:
-            rehearse_schedule(config, scheduler)
-            rehearse(config, model, scheduler.optimizer, setup, train_data, val_data)
-    except ConfigError as error:
-        if not str(error).startswith("model"):
-            raise
-        model = build_model(config, train_data.num_classes)  # some networks cannot be built or run without numbers
+    if (key := identify_rehearsal(config)) in _REHEARSED:
+        return _REHEARSED[key]
+    model = rehearse_shapes(config, setup, train_data, val_data)
+    if model is None:
+        model = build_model(config, train_data.num_classes)
         rehearse_on_a_copy(config, model, setup, train_data, val_data)
-    _REHEARSED.add(key)
+    _REHEARSED[key] = model
+    return model
+
+
+def rehearse_shapes(
+    config: Config, setup: Setup, train_data: SegmentationDataset, val_data: SegmentationDataset
+) -> nn.Module | None:
+    """Rehearses everything, the network on `meta`, without numbers; None if it fails there, as some do that are right."""
+    scheduler = build_lone_scheduler(config)
+    rehearse_schedule(config, scheduler)
+    with leaving_random_state(setup.compute.device):
+        try:
+            with torch.device("meta"):
+                model = build_model(config, setup.num_classes)
+            rehearse(config, model, scheduler.optimizer, setup, train_data, val_data)
+        except ConfigError as error:
+            if not str(error).startswith("model"):
+                raise
+            return None
     return model
 
 
@@ -191,10 +203,8 @@ def build_scheduler(config: Config, optimizer: Optimizer) -> LRScheduler:
 
 
 def build_lone_scheduler(config: Config) -> LRScheduler:
-    """The schedule, on an optimizer of one weight whose gradient is 0."""
-    weight = nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
-    return build_scheduler(config, build_part("optimizer", config.optimizer, params=[weight]))
+    """The schedule, on an optimizer of one weight."""
+    return build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
 
 
 def stretch_schedule(config: Config, state: TrainState) -> None:

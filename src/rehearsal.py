@@ -78,7 +78,11 @@ def identify_rehearsal(config: Config) -> str:
 
 
 def rehearse_schedule(config: Config, scheduler: LRScheduler) -> None:
-    """Steps a throwaway schedule over all epochs; raises ConfigError if it fails at one of them."""
+    """Steps a throwaway optimizer once and its schedule over all epochs; raises ConfigError if one of them fails."""
+    for weight in (weight for group in scheduler.optimizer.param_groups for weight in group["params"]):
+        weight.grad = torch.zeros_like(weight)
+    with blaming("optimizer", config.optimizer):
+        scheduler.optimizer.step()
     with blaming("scheduler", config.scheduler):
         replay_schedule(scheduler, config.training.epochs)
 

@@ -39,7 +39,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {  # a schedule that torch adds nee
         {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 2, "mode": "exp_range", "gamma": 0.9, "cycle_momentum": False},
     ],
     "OneCycleLR": [{"max_lr": 0.3, "total_steps": EPOCHS}, {"max_lr": 0.3, "total_steps": EPOCHS, "three_phase": True}],
-    "ReduceLROnPlateau": [{"factor": 0.5, "patience": 1, "mode": "max"}, {"factor": 0.5, "patience": 0, "cooldown": 1}],
+    "ReduceLROnPlateau": [
+        {"factor": 0.5, "patience": 1, "mode": "max"},
+        {"factor": 0.5, "patience": 0, "cooldown": 1, "mode": "min"},
+    ],
 }
 CASES = [(name, arguments) for name, several in ARGUMENTS.items() for arguments in several]
 
