@@ -175,7 +175,7 @@ def _train_scores(state: TrainState, setup: Setup) -> dict[str, float]:
     scores = {
         "train/loss": _mean(totals.loss.item(), totals.loss_weight.item()),
         "train/pixel_accuracy": accuracy.pixel_accuracy,
-        "train/gradient_norm": _mean(totals.gradient_norm.item(), totals.gradient_steps.item()),
+        "train/gradient_norm": _mean(totals.gradient_norm.item(), float(totals.gradient_steps)),
         "lr": float(state.optimizer.param_groups[0]["lr"]),
     }
     if setup.max_skipped:
