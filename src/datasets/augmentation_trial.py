@@ -107,7 +107,7 @@ def explain_failure(error: Exception, shape: tuple[int, ...]) -> str:
     owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     names = [type(owner).__name__ for owner in owners if isinstance(owner, A.BasicTransform)]
     name = names[-1] if names else "a transform"
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     if isinstance(error, KeyError):
         reason = f"it needs {reason}, and a sample has an image and a mask alone"
     return f"augmentation: {name} fails on an image of {shape[0]}x{shape[1]}: {reason}. Change its arguments, or leave it out"
