@@ -113,7 +113,7 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
         ends = (old.get("training.epochs"), epochs)
         differing = [k for k in differing if k != "training.epochs" and not _ends_with_run(k, old, new, ends)]
     if differing:
-        changes = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in differing)
+        changes = ", ".join(f"{key} ({value_of(old, key)} there, {value_of(new, key)} here)" for key in differing)
         raise ConfigError(f"{folder} was trained with other values: {changes}; give them again, or start a new run")
 
 
@@ -134,11 +134,12 @@ def _ends_with_run(key: str, old: dict[str, Any], new: dict[str, Any], ends: tup
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The dotted keys whose values differ between a stored configuration and another, sorted."""
+    return [key for key in sorted(old.keys() | new.keys()) if value_of(old, key) != value_of(new, key)]
 
-    def value(config: dict[str, Any], key: str) -> Any:
-        return config.get(key, YOUNGER_KEYS.get(key))
 
-    return [key for key in sorted(old.keys() | new.keys()) if value(old, key) != value(new, key)]
+def value_of(config: dict[str, Any], key: str) -> Any:
+    """What a run of this configuration was trained with, also where the key is younger than the run."""
+    return config.get(key, YOUNGER_KEYS.get(key))
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -77,6 +77,7 @@ def with_node(config: Config, group: str, **values: Any) -> Config:
         ("scheduler", {"warmup_epochs": -1}, r"^scheduler\.warmup_epochs=-1; allowed are whole numbers from 0$"),
         ("scheduler", {"warmup_epochs": "a"}, r"^scheduler\.warmup_epochs='a'; allowed are whole numbers from 0$"),
         ("dataset", {"labels": "camvid12"}, r"^dataset\.labels=camvid12; allowed are camvid11, camvid32, index$"),
+        ("dataset", {"mask_resize": "exact"}, r"^dataset\.mask_resize='exact'; allowed is center or floor$"),
         ("dataset", {"image_size": 224}, r"^dataset\.image_size=224; allowed is "),
         ("dataset", {"image_size": [224]}, r"dataset\.image_size=\[224\]; allowed are \[height,width\]"),
         ("augmentation", {"transforms": [3]}, r"^augmentation\.transforms=\[3\]; allowed is "),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from src.composing import compose_checked
-from src.config import HARMLESS_KEYS, Config, LoaderConfig, MonitorConfig, TrainingConfig, check_config
+from src.config import HARMLESS_KEYS, Config, LoaderConfig, MonitorConfig, TrainingConfig, check_config, is_harmless
 from src.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -258,56 +259,94 @@ def test_the_ends_of_a_range_belong_to_it(key: str, value: Any) -> None:
     check_config(with_value(key, value))
 
 
+ORIGINAL = {  # every key that decides the result, from the description of the original script
+    "seed": 17,
+    "device": "auto",
+    "precision": "fp32",
+    "threads": None,
+    "deterministic": False,
+    "monitor.tag": "val/miou",
+    "monitor.mode": "max",
+    "training.epochs": 50,
+    "training.patience": None,
+    "training.on_nonfinite": "stop",
+    "training.max_skipped": 3,
+    "training.sync_batchnorm": False,
+    "loader.batch_size": 32,
+    "loader.drop_last": True,
+    "model._target_": "src.models.attunet.AttU_Net",
+    "model.channels": [64, 128, 256, 512, 1024],
+    "model.upsampling": "transpose",
+    "model.init": "normal",
+    "model.init_gain": 0.02,
+    "model.weights": None,
+    "dataset._target_": "src.datasets.camvid.CamVid",
+    "dataset.layout": None,
+    "dataset.labels": "index",
+    "dataset.num_classes": 33,
+    "dataset.class_names": None,
+    "dataset.ignore_index": 255,
+    "dataset.image_size": [224, 224],
+    "dataset.mask_resize": "floor",
+    "augmentation._target_": "src.datasets.augmentation.Augmentation",
+    "augmentation.transforms": [
+        {"_target_": "albumentations.HorizontalFlip", "p": 0.5},
+        {"_target_": "albumentations.VerticalFlip", "p": 0.5},
+    ],
+    "loss._target_": "src.losses.CrossEntropy",
+    "loss.class_weights": "none",
+    "optimizer._target_": "torch.optim.SGD",
+    "optimizer.lr": 0.1,
+    "optimizer.momentum": 0.0,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.nesterov": False,
+    "optimizer.fused": True,
+    "scheduler._target_": "torch.optim.lr_scheduler.StepLR",
+    "scheduler.step_size": 50,
+    "scheduler.gamma": 0.1,
+    "scheduler.warmup_epochs": 0,
+}
+
+
+def deciding(config: DictConfig) -> dict[str, Any]:
+    """The keys that decide the result."""
+    return {key: value for key, value in flat(plain(config)).items() if not is_harmless(key)}
+
+
 def test_the_original_recipe_to_the_letter() -> None:
-    config = plain(composed("experiment=original", "dataset.root=FOLDER"))
-    assert config == {
-        "name": None,
-        "seed": 17,
-        "device": "auto",
-        "precision": "fp32",
-        "threads": None,
-        "deterministic": False,
-        "monitor": {"tag": "val/miou", "mode": "max"},
-        "training": config["training"],  # below; the rest of it does not change the result
-        "loader": {"batch_size": 32, "num_workers": 0, "drop_last": True},
-        "study": None,
-        "model": {
-            "_target_": "src.models.attunet.AttU_Net",
-            "channels": [64, 128, 256, 512, 1024],
-            "upsampling": "transpose",
-            "init": "normal",
-            "init_gain": 0.02,
-            "weights": None,
-        },
-        "dataset": {
-            "_target_": "src.datasets.camvid.CamVid",
-            "root": "FOLDER",
-            "layout": None,
-            "labels": "index",
-            "num_classes": 33,
-            "class_names": None,
-            "ignore_index": 255,
-            "image_size": [224, 224],
-            "cache": "auto",
-        },
-        "augmentation": {
-            "_target_": "src.datasets.augmentation.Augmentation",
-            "transforms": [
-                {"_target_": "albumentations.HorizontalFlip", "p": 0.5},
-                {"_target_": "albumentations.VerticalFlip", "p": 0.5},
-            ],
-        },
-        "loss": {"_target_": "src.losses.CrossEntropy", "class_weights": "none"},
-        "optimizer": {
-            "_target_": "torch.optim.SGD",
-            "lr": 0.1,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-            "nesterov": False,
-            "fused": True,
-        },
-        "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 50, "gamma": 0.1, "warmup_epochs": 0},
-    }
-    training = config["training"]
-    assert (training["epochs"], training["checkpoint_every"], training["patience"]) == (50, 5, None)
-    assert training["checkpoint_keep"] == 10  # 50 epochs by 5: none of them is removed
+    config = composed("experiment=original")
+    assert deciding(config) == ORIGINAL
+    training = plain(config)["training"]
+    assert (training["checkpoint_every"], training["checkpoint_keep"]) == (5, 10)  # 50 epochs by 5: none of them is removed
+
+
+def test_the_original_recipe_does_not_depend_on_the_defaults(tmp_path: Path) -> None:
+    """Composed with a copy of conf/ in which every default that the overlay could fall back on has another value."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    for file in (conf / "config.yaml", conf / "model/attunet.yaml", conf / "optimizer/sgd.yaml", conf / "dataset/camvid.yaml"):
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if "defaults" in tree:
+            chosen = {"model": "unet", "dataset": "streets", "augmentation": "crop", "optimizer": "adamw", "scheduler": "cosine"}
+            defaults = [{**entry, **{g: chosen[g] for g in entry if g in chosen}} if isinstance(entry, dict) else entry
+                        for entry in tree["defaults"]]  # fmt: skip
+            assert defaults != tree["defaults"]
+            tree["defaults"] = defaults
+        kept = {key: tree.pop(key) for key in ("defaults", "hydra", "_target_", "layout") if key in tree}
+        file.write_text(yaml.safe_dump({**kept, **changed(tree)}, sort_keys=False), encoding="utf-8")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        default, original = compose("config"), compose("config", ["experiment=original"])
+    assert (default.seed, default.training.epochs, default.precision) == (1, 51, "other")  # the copy's
+    assert deciding(original) == ORIGINAL
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same kind in place of each; null becomes a number."""
+    if isinstance(value, dict):
+        return {key: changed(item) for key, item in value.items()}
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return {str: "other", list: [1], type(None): 7}[type(value)]

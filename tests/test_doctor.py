@@ -141,6 +141,24 @@ def test_the_figure_is_there(real: Real) -> None:
         assert figure.size[0] > 1000
 
 
+@pytest.mark.parametrize(("rule", "interpolation"), [("center", cv2.INTER_NEAREST_EXACT), ("floor", cv2.INTER_NEAREST)])
+def test_what_a_size_costs_depends_on_how_masks_are_resized(root: Path, tmp_path: Path, rule: str, interpolation: int) -> None:
+    """Counted by hand on val: down by this rule, back up at pixel centres."""
+    done = doctor(tmp_path, f"dataset.root='{root}'", "dataset.image_size=[10,14]", f"dataset.mask_resize={rule}", "format=json")
+    hits, union = np.zeros(11), np.zeros(11)
+    for file in sorted((root / "valannot").iterdir()):
+        truth = np.array(Image.open(file))
+        down = cv2.resize(truth, (14, 10), interpolation=interpolation)
+        back = cv2.resize(down, (32, 24), interpolation=cv2.INTER_NEAREST_EXACT)
+        counted = (truth != 11) & (back != 11)
+        for class_id in (0, 3, 8):
+            there, answered = (truth == class_id) & counted, (back == class_id) & counted
+            hits[class_id] += (there & answered).sum()
+            union[class_id] += (there | answered).sum()
+    expected = (hits[[0, 3, 8]] / union[[0, 3, 8]]).mean()
+    assert json.loads(done.stdout)["resize"]["miou_of_perfect_prediction"]["val"] == pytest.approx(expected, abs=1e-12)
+
+
 # --- every kind of damage ---------------------------------------------------------------------------------------------
 
 

@@ -68,3 +68,16 @@ def test_where_samples_are_kept_changes_nothing(tiny_overrides: list[str], cache
     assert describe_protocol(val_of(tiny_overrides, f"dataset.cache={cache}"), "x", "none") == describe_protocol(
         val_of(tiny_overrides), "x", "none"
     )
+
+
+def test_scores_on_masks_of_another_resize_are_not_ranked_together(tiny_overrides: list[str]) -> None:
+    sized = [*tiny_overrides, "dataset.image_size=[16,16]"]
+    center, floor = val_of(sized), val_of(sized, "dataset.mask_resize=floor")
+    protocols = [describe_protocol(data, "x", "none") for data in (center, floor)]
+    assert {key for key in protocols[0] if protocols[0][key] != protocols[1][key]} == {"resize"}
+    assert protocols[1]["resize"] == "image bilinear, mask nearest with coordinates rounded down"
+    assert short_hash(protocols[0]) != short_hash(protocols[1])
+    # where no mask is resized it is the same score
+    assert describe_protocol(center, "x", "none", "full") == describe_protocol(floor, "x", "none", "full")
+    native = val_of(tiny_overrides, "dataset.mask_resize=floor")
+    assert describe_protocol(native, "x", "none") == describe_protocol(val_of(tiny_overrides), "x", "none")

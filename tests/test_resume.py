@@ -197,3 +197,19 @@ def test_a_run_of_a_version_with_other_random_numbers_is_resumed_with_a_warning(
         assert find_previous(config, launch) == folder
         assert len(caplog.messages) == warnings
     assert "drew other random numbers" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("rule", ["center", "floor"])
+def test_a_run_from_before_there_was_a_choice_of_mask_resize(given: tuple[Path, Launch, Config], rule: str) -> None:
+    """It had its masks resized at pixel centres: that is resumed, the other is refused."""
+    folder, _, _ = given
+    (folder / "checkpoints" / "last.pt").touch()
+    launch, config = prepare("config", ["name=x", f"training.resume='{folder}'", f"dataset.mask_resize={rule}"])
+    old = json.loads(json.dumps(launch.config))
+    del old["dataset"]["mask_resize"]
+    write_json(folder / "run.json", {"config": old, "results_version": RESULTS_VERSION})
+    if rule == "center":
+        assert find_previous(config, launch) == folder
+        return
+    with pytest.raises(ConfigError, match=r"trained with other values: dataset\.mask_resize \(center there, floor here\); give"):
+        find_previous(config, launch)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
 from src.build import build_part
-from src.datasets.augmentation import Augmentation
+from src.datasets.augmentation import Augmentation, resize
 from src.datasets.batches import Batches
 from src.datasets.camvid import CamVid
 from src.datasets.sampler import EpochSampler
@@ -211,3 +211,29 @@ def test_skipping_goes_on_where_it_was_left(shuffle: bool, skip: int) -> None:
 
 def test_without_shuffling_the_files_come_in_order() -> None:
     assert order(EpochSampler(4, 3, shuffle=False), 7) == [(7, 0), (7, 1), (7, 2), (7, 3)]
+
+
+@pytest.mark.parametrize("size", [(224, 224), (61, 77), (500, 700)], ids=str)
+def test_floor_is_what_the_original_scripts_resize_does(size: tuple[int, int]) -> None:
+    """Bit for bit albumentations' Resize at its defaults, and coordinates rounded down by hand."""
+    image, mask = sample(360, 480)
+    resized = A.Compose([A.Resize(*size)])(image=image, mask=mask)
+    ours = resize(image, mask, size, "floor")
+    np.testing.assert_array_equal(ours[0], resized["image"])
+    np.testing.assert_array_equal(ours[1], resized["mask"])
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, mask.shape, strict=True))
+    np.testing.assert_array_equal(ours[1], mask[np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("size", [(224, 224), (61, 77), (500, 700)], ids=str)
+def test_center_takes_the_pixel_under_the_new_ones_center(size: tuple[int, int]) -> None:
+    image, mask = sample(360, 480)
+    ours = resize(image, mask, size)
+    places, nearest = [], []
+    for new, old in zip(size, mask.shape, strict=True):
+        pixel, rest = np.divmod((2 * np.arange(new) + 1) * old, 2 * new)
+        places.append(np.flatnonzero(rest))  # a center on the border of two pixels is as near to either
+        nearest.append(pixel[rest > 0])
+    assert min(map(len, places)) > 50
+    np.testing.assert_array_equal(ours[1][np.ix_(*places)], mask[np.ix_(*nearest)])
+    np.testing.assert_array_equal(ours[0], resize(image, mask, size, "floor")[0])

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import albumentations as A
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, write_split
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -23,6 +25,7 @@ from src.datasets.batches import Batches
 from src.datasets.camvid import CamVid
 from src.datasets.reader import Cache
 from src.datasets.sampler import EpochSampler
+from src.datasets.store import store_key
 from src.datasets.threads import in_threads
 from src.errors import ConfigError
 
@@ -93,6 +96,28 @@ def read(root: Path, cache: Cache, size: list[int] | None = None, transforms: li
     if cache == "device":
         data.place_on(torch.device("cpu"))
     return data
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_masks_of_one_resize_are_not_taken_for_those_of_the_other(root: Path, home: Path, cache: Cache) -> None:
+    found = {}
+    for mask_resize in ("center", "floor", "center"):
+        data = CamVid(str(root), "train", image_size=[7, 9], mask_resize=mask_resize, cache=cache)
+        if cache == "device":
+            data.place_on(torch.device("cpu"))
+        masks = data.batch(range(NUM_IMAGES))[1]
+        assert torch.equal(masks, found.setdefault(mask_resize, masks))
+    files = [pair.mask for pair in CamVid(str(root), "train", cache="none").pairs]
+    for mask_resize, interpolation in (("center", cv2.INTER_NEAREST_EXACT), ("floor", cv2.INTER_NEAREST)):
+        expected = np.stack([cv2.resize(np.array(Image.open(file)), (9, 7), interpolation=interpolation) for file in files])
+        np.testing.assert_array_equal(found[mask_resize].numpy(), expected)
+    assert not torch.equal(found["center"], found["floor"])
+
+
+def test_what_was_cached_before_there_was_a_choice_is_still_found(root: Path, home: Path) -> None:
+    data = CamVid(str(root), "train", image_size=[7, 9], cache="disk")
+    key = store_key(data.pairs, (7, 9), sorted(data.labels.index_ids.items()), sorted(data.labels.color_ids.items()))
+    assert [folder.name for folder in home.iterdir()] == [f"train_7x9_{key}"]
 
 
 @pytest.mark.parametrize("cache", CACHES)

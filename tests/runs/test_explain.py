@@ -74,7 +74,7 @@ def test_an_argument_of_a_group_and_an_override() -> None:
     assert found["allowed"].startswith("float")
     assert found["meaning"].startswith("learning rate")
     assert found["set by"] == "the command line: optimizer.lr=0.2"
-    assert found["before"] == "conf/optimizer/sgd.yaml: 0.1"
+    assert found["before"] == "conf/optimizer/sgd_original.yaml: 0.1"
     init = lines_of("model.init")
     assert init["allowed"] == "normal or xavier or kaiming or orthogonal or default"
     assert init["set by"] == "conf/model/attunet.yaml: normal"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from src.errors import ConfigError
-from src.studies.reading import choose_runs, find_sweep
+from src.studies.reading import Run, choose_runs, find_sweep
+from src.studies.statistics.standing import swept_keys
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,12 @@ def test_what_there_is_not_is_told(wanted: str | list[str]) -> None:
     Path("outputs/a").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"no run|no finished run|no such folder|top0 is none"):
         choose_runs(wanted)
+
+
+def test_a_key_that_came_later_does_not_set_older_runs_apart() -> None:
+    node = {"_target_": "src.datasets.camvid.CamVid", "image_size": [8, 8]}
+    nodes = {"old": node, "new": node | {"mask_resize": "center"}, "floored": node | {"mask_resize": "floor"}}
+    runs = {name: Run(Path(name), {"config": {"dataset": node}}) for name, node in nodes.items()}
+    assert runs["old"].config == runs["new"].config
+    assert swept_keys([runs["old"], runs["new"]]) == []
+    assert swept_keys([runs["old"], runs["floored"]]) == ["dataset.mask_resize"]
