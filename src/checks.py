@@ -71,4 +71,6 @@ def check_monitor(config: Config, setup: Setup, val_data: SegmentationDataset) -
     ids = [number for number in ids if number != setup.ignore_index]
     if not any(np.isin(mask, ids).any() for mask in masks):
         classes = of_class if of_class != tag else "any class that it counts"
-        raise ConfigError(f"monitor.tag={tag}: no pixel of {classes} in val, so it has no value; choose another, such as val/loss")
+        raise ConfigError(
+            f"monitor.tag={tag}: no pixel of {classes} in val, so it has no value; choose another, such as val/loss"
+        )

@@ -38,7 +38,9 @@ def main(words: Sequence[str]) -> None:
 
 def print_table(table: Table) -> None:
     """Best mean first; the best epoch is what is ranked."""
-    shown = Shown(box=None, title=Text(f"{table.measure.described.title} of the best epoch, which is ranked, and of the last", "bold"))
+    shown = Shown(
+        box=None, title=Text(f"{table.measure.described.title} of the best epoch, which is ranked, and of the last", "bold")
+    )
     for name in ("configuration", "seeds", "best epoch", "95 %", "last epoch", "parameters"):
         shown.add_column(name, overflow="fold")
     for row in table.rows:
