@@ -3,7 +3,6 @@
 import copy
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def _composed_once(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> Iterator[None]:
+def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each list of options is composed once; further words are applied by Hydra as it does when it composes."""
     known: dict[str, DictConfig] = {}
     compose = composing.compose_config
@@ -57,7 +56,6 @@ def _composed_once(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> Iterato
         return config
 
     monkeypatch.setattr(composing, "compose_config", composed)
-    yield
 
 
 def numbers_of(config: dict[str, Any]) -> dict[str, bool]:
