@@ -37,7 +37,8 @@ EPOCHS, STEPS = 6, 3  # of these in each epoch
 WORDS = [
     *("dataset.image_size=null", "model.channels=[4,8]", "optimizer=adamw", "scheduler=constant", "device=cpu", "threads=1"),
     *(f"training.epochs={EPOCHS}", "loader.batch_size=4", "training.panel_images=2", "training.panel_every=2"),
-    *("monitor.tag=lr", "monitor.mode=max"),  # so that the first epoch is the best, and later ones save last.pt alone
+    # always 0, so that the first epoch is the best, and later ones save last.pt alone
+    *("training.on_nonfinite=skip", "monitor.tag=train/skipped_steps"),
 ]
 STEP, VALIDATION, SAVE = "src.loop.train_step", "src.loop.count_confusion", "torch.save"
 PAUSED = """

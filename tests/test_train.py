@@ -159,7 +159,7 @@ def run_killed(at: Workplace) -> tuple[Done, Done, Done, dict[str, Any], Done]:
     process.kill()
     killed = Done(at.finish(process, "killed", said).code, said, folder)
     before = killed.run()
-    patient = ["training.epochs=50", "training.patience=2", "monitor.tag=lr", "monitor.mode=max"]
+    patient = ["training.epochs=50", "training.patience=2", "training.on_nonfinite=skip", "monitor.tag=train/skipped_steps"]
     stopped_early = at.train("killed", *patient)
     again = at.train("killed", *patient, f"training.resume='{stopped_early.folder}'")
     return killed, second, stopped_early, before, again

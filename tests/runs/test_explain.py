@@ -50,11 +50,11 @@ def test_a_key_of_the_configuration() -> None:
     assert lines_of("training.checkpoint_seconds") == {
         "value": f"{value}.0",
         "type": "float | None",
-        "allowed": "what its type says",
+        "allowed": "numbers from 0 to 1e+09",
         "meaning": "seconds between saves within an epoch; null: after epochs alone",
         "set by": f"conf/config.yaml: {value}",
     }
-    assert lines_of("training.epochs")["allowed"] == "whole numbers from 1"
+    assert lines_of("training.epochs")["allowed"] == "whole numbers from 1 to 1000000"
     assert lines_of("precision")["allowed"] == "auto, fp32, bf16, fp16"
     assert lines_of("deterministic")["allowed"] == "true, false"
     assert lines_of("training")["type"] == "keys"
