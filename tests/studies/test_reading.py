@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from src.errors import ConfigError
-from src.studies.reading import choose_runs, find_sweep
+from src.studies.choosing import choose_runs
+from src.studies.reading import find_sweep
 
 
 @pytest.fixture(autouse=True)

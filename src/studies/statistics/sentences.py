@@ -1,8 +1,12 @@
 """Claims in words: who beats whom by how much, or why nothing can be said."""
 
+import math
+import re
 from dataclasses import dataclass
 
-from src.studies.statistics.claims import POWER, Claim, Summary
+from src.studies.statistics.claims import POWER, SEEDS_OF_INTERVAL, Claim, Summary
+
+SHARE = re.compile(r"(train|val|test)/(miou|pixel_accuracy|class_accuracy|iou/.+)")  # tags of scores from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,21 @@ class Measure:
         """Shares (mIoU, accuracy) are told in points, of which there are a hundred; a loss as it is."""
         return 1.0 if "loss" in self.tag else 100.0
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value that there can be."""
+        return (0.0, 1.0) if SHARE.fullmatch(self.tag) else (-math.inf, math.inf)
+
+    def clip(self, value: float) -> float:
+        """The value, or the end of the range that it lies beyond."""
+        lowest, highest = self.range
+        return min(max(value, lowest), highest)
+
+    def clip_difference(self, value: float) -> float:
+        """The same of a difference of two values."""
+        width = self.range[1] - self.range[0]
+        return min(max(value, -width), width)
+
     def number(self, value: float) -> str:
         """In the unit that people read."""
         return f"{value * self.scale:.{3 if self.scale == 1 else 1}f}"
@@ -31,10 +50,12 @@ class Measure:
         return f"{self.number(value)} {'points' if self.scale != 1 else 'of ' + self.tag}"
 
     def interval(self, summary: Summary) -> str:
-        """Of a mean; a dash with one seed."""
+        """Of a mean, within the range; of few seeds the scores themselves; a dash with one."""
         if summary.low is None or summary.high is None:
             return "-"
-        return f"{self.number(summary.low)} to {self.number(summary.high)}"
+        if summary.n < SEEDS_OF_INTERVAL:
+            return ", ".join(map(self.number, summary.scores))
+        return f"{self.number(self.clip(summary.low))} to {self.number(self.clip(summary.high))}"
 
 
 MIOU = Measure("val/miou", "max")
@@ -43,7 +64,7 @@ MIOU = Measure("val/miou", "max")
 def say(claim: Claim, a: str, b: str, measure: Measure = MIOU) -> str:
     """One sentence on `a` against `b`."""
     if claim.low is None or claim.high is None:
-        return f"Nothing can be said about {a} and {b}: {_why_nothing(claim)}."
+        return f"Nothing can be said about {a} and {b}: {_why_nothing(claim, a, b)}."
     if claim.holds and claim.difference != 0:
         is_ahead = (claim.difference > 0) == (measure.mode == "max")
         names = (a, b) if is_ahead else (b, a)
@@ -57,7 +78,10 @@ def say(claim: Claim, a: str, b: str, measure: Measure = MIOU) -> str:
     return f"{told}{_needed(claim)}.{_family(claim)}{_limits(claim)}"
 
 
-def _why_nothing(claim: Claim) -> str:
+def _why_nothing(claim: Claim, a: str, b: str) -> str:
+    sides = [(a, claim.num_a, claim.diverged_a), (b, claim.num_b, claim.diverged_b)]
+    if diverged := [f"{lost} of {num + lost} seeds of {name} diverged" for name, num, lost in sides if lost]:
+        return f"{' and '.join(diverged)}, and those that survived do not speak for a configuration"
     fewest = min(claim.num_a, claim.num_b)
     if claim.kind == "checkpoints":
         return f"{fewest} frame{'s are' if fewest != 1 else ' is'} too few to know how much scores vary from frame to frame"
@@ -68,6 +92,7 @@ def _why_nothing(claim: Claim) -> str:
 
 
 def _interval(claim: Claim, low: float, high: float, measure: Measure) -> str:
+    low, high = measure.clip_difference(low), measure.clip_difference(high)
     return f"{claim.confidence:.0%}: {measure.number(low)} to {measure.number(high)}".replace("%", " %", 1)
 
 

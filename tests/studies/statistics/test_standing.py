@@ -8,8 +8,10 @@ import pytest
 from made_runs import SCORES, make_run, make_sweep
 from scipy import stats
 
-from src.studies.reading import Run, choose_runs, read_runs
-from src.studies.statistics.standing import short_keys, short_values, standings, swept_keys
+from src.studies.choosing import choose_runs
+from src.studies.configurations import swept_keys
+from src.studies.reading import Run, read_runs
+from src.studies.statistics.standing import short_keys, short_values, standings
 
 
 def runs_in(folder: Path) -> list[Run]:
