@@ -11,6 +11,7 @@ from src.errors import ConfigError
 from src.run_folder import OUTPUTS
 from src.runs import listing
 from src.runs.listing import clean
+from src.studies.choosing import counted
 from src.studies.reading import find_sweep, read_runs
 from src.studies.statistics.claims import Summary
 from src.studies.statistics.sentences import Measure, say
@@ -35,7 +36,7 @@ def main(words: Sequence[str]) -> None:
     for table, number in zip(tables, numbers, strict=True):
         print_table(table)
         if others := sum(numbers) - number:
-            print(f"{number} runs scored this way; {others} others were scored differently\n")
+            print(f"{counted(number, others)}\n")
     if left := sum(run.status not in ("finished", "failed") for run in runs):
         print(f"{left} runs are not finished yet")
 

@@ -56,8 +56,13 @@ def rank_like_newest(runs: list[Run]) -> tuple[list[Run], list[str]]:
     last, notes = [run for run in ranked if run.folder in survivors], []
     if others := len(scored) - len(alike):
         _, tag, mode = scoring_of(newest)
-        told = f"{others} {'others were' if others > 1 else 'other was'} scored differently"
-        notes.append(f"best of {len(alike)} run{'s' * (len(alike) > 1)} scored this way ({tag}, {mode}); {told}")
+        notes.append(f"best by {tag} ({mode}) of {counted(len(alike), others)}")
     if last:
         notes.append(f"{len(last)} of these ranked last, as other seeds of the same configuration diverged")
-    return [run for run in ranked if run not in last] + last, notes
+    return [run for run in ranked if run.folder not in survivors] + last, notes
+
+
+def counted(alike: int, others: int) -> str:
+    """How many runs a ranking is of, and how many it leaves out."""
+    left_out = f"{others} {'others were' if others > 1 else 'other was'} scored differently"
+    return f"{alike} run{'s' * (alike > 1)} scored this way; {left_out}"

@@ -65,13 +65,13 @@ def costs() -> list[Cost]:
     ]
 
 
-def budgets(table: Table, timed: Table) -> list[Budget]:
+def budgets(table: Table, timed: Table | None = None) -> list[Budget]:
     """The epochs, and the seconds, that the run with fewest of them has; none where it is not known what a run has had.
 
-    Rows of which seeds diverged take no part. Seconds are those of the table `timed`.
+    Rows of which seeds diverged take no part. Seconds are those of the table `timed`, where one is given.
     """
     found = []
-    for name, spent, of in (("epochs", epochs_of, table), ("seconds", seconds_of, timed)):
+    for name, spent, of in (("epochs", epochs_of, table), ("seconds", seconds_of, timed or table)):
         totals = [spent(run)[-1] for row in of.rows if not row.diverged for run in row.runs if run.rows]
         if totals and all(map(math.isfinite, totals)):
             found.append(Budget(name, min(totals), spent))
