@@ -24,7 +24,7 @@ def evaluate(config: "EvaluateConfig") -> int:
     import json
 
     from src.durable import writing
-    from src.studies.reading import choose_runs
+    from src.studies.choosing import choose_runs
 
     folders = choose_runs(config.run)
     stored = [read_checked(folder, config) for folder in folders]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from src.config import RESULTS_VERSION, YOUNGER_KEYS, Config, is_harmless
 from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
-from src.run_folder import IN_USE, OUTPUTS, STUDY, Launch, RunFolder, claim_folder, end_dead_run, read_run
+from src.run_folder import IN_USE, OUTPUTS, STUDY, Launch, RunFolder, claim_folder, end_dead_run, parse_time, read_run
 
 LOGGER = logging.getLogger("src")
+NEVER = datetime.min.replace(tzinfo=timezone.utc)  # of a run whose start is not known
 UNFINISHED = ("running", "failed", "interrupted")
 STATES = ("last.pt", "last_previous.pt", "best.pt", "best_previous.pt")  # in the order in which a resumed run tries them
 
@@ -75,15 +77,18 @@ def _new_folder(launch: Launch, home: Path) -> Path:
 
 
 def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
-    for folder in sorted((file.parent for file in home.glob("*/run.json")), reverse=True):
+    found = []
+    for folder in (file.parent for file in home.glob("*/run.json")):
         try:
             run = read_run(folder)
         except UserError as error:
             LOGGER.warning("%s; it is passed over", error)
             continue
-        same = run.get("short_id") == launch.short_id and run.get("status") in UNFINISHED
+        if run.get("short_id") == launch.short_id and run.get("status") in UNFINISHED:
+            found.append((parse_time(run.get("start")) or NEVER, folder))
+    for _, folder in sorted(found, reverse=True):
         with writing(folder):
-            if same and _has_state(folder) and not is_locked(folder):
+            if _has_state(folder) and not is_locked(folder):
                 return folder
     return None
 

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +209,18 @@ class RunFolder:
 def now() -> str:
     """Local time with its offset, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def parse_time(text: Any) -> datetime | None:
+    """The moment that `now` wrote; None where the text is no time. A time without an offset is read as UTC.
+
+    Times are compared as moments, never as text: across time zones, or when clocks are put back, the two orders differ.
+    """
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:

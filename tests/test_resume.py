@@ -62,6 +62,28 @@ def test_a_dead_run_that_another_process_corrects_is_no_living_one(tmp_path: Pat
     run._lock.close()
 
 
+def test_the_newest_run_is_the_last_to_start_whatever_the_clock_of_its_folder_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clocks were put back from 03:00 to 02:00 at 01:00 UTC: 02:30 is half past midnight, 02:10 is ten past one."""
+    monkeypatch.chdir(tmp_path)
+    launch, config = prepare("config", ["name=x", "training.resume=auto"])
+    for name, start in (("02-30-00", "02:30:00+02:00"), ("02-10-00", "02:10:00+01:00"), ("09-00-00", "?")):
+        folder = Path("outputs") / "x" / f"2026-10-25_{name}_{launch.short_id}"
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "last.pt").touch()
+        facts = {
+            "status": "interrupted",
+            "short_id": launch.short_id,
+            "config": launch.config,
+            "results_version": RESULTS_VERSION,
+        }
+        (folder / "run.json").write_text(json.dumps(facts | {"start": f"2026-10-25T{start}"}))
+    found = find_previous(config, launch)
+    assert found is not None
+    assert found.name.startswith("2026-10-25_02-10-00")
+
+
 def test_a_damaged_run_json_is_told_and_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

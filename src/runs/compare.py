@@ -1,5 +1,6 @@
 """`python -m src.runs compare`: configurations ranked by their seeds, and what may be said of them."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from src.errors import ConfigError
 from src.run_folder import OUTPUTS
 from src.runs import listing
 from src.runs.listing import clean
+from src.studies.choosing import counted
 from src.studies.reading import find_sweep, read_runs
 from src.studies.statistics.claims import Summary
 from src.studies.statistics.sentences import Measure, say
@@ -27,13 +29,16 @@ def main(words: Sequence[str]) -> None:
     listing.tell_problems(problems)
     tables = standings(runs)
     if not tables:
-        raise ConfigError(f"{' '.join(words) or OUTPUTS}: no finished run with a score there")
+        raise ConfigError(f"{' '.join(words) or OUTPUTS}: no run there that has ended")
     if len(tables) > 1:
         print(f"{len(tables)} tables, as runs were not all scored in the same way: {'; '.join(differences(tables))}\n")
-    for table in tables:
+    numbers = [sum(len(row.begun) for row in table.rows) for table in tables]
+    for table, number in zip(tables, numbers, strict=True):
         print_table(table)
-    if left := sum(run.status != "finished" for run in runs):
-        print(f"{left} runs are not finished and in no table")
+        if others := sum(numbers) - number:
+            print(f"{counted(number, others)}\n")
+    if left := sum(run.status not in ("finished", "failed") for run in runs):
+        print(f"{left} runs are not finished yet")
 
 
 def print_table(table: Table) -> None:
@@ -41,21 +46,26 @@ def print_table(table: Table) -> None:
     shown = Shown(
         box=None, title=Text(f"{table.measure.described.title} of the best epoch, which is ranked, and of the last", "bold")
     )
-    for name in ("configuration", "seeds", "best epoch", "95 %", "last epoch", "parameters"):
+    for name in ("configuration", "seeds", "best epoch", "95 %, or each seed", "last epoch", "parameters"):
         shown.add_column(name, overflow="fold")
     for row in table.rows:
         cells = [row.label, row.seeds, mean_of(row.best, table.measure), table.measure.interval(row.best)]
-        parameters = row.runs[0].facts.get("parameters")
+        parameters = row.begun[0].facts.get("parameters")
         cells += [mean_of(row.last, table.measure), f"{parameters:,}" if parameters else "-"]
         shown.add_row(*(Text(clean(cell)) for cell in cells))
     listing.print_table(shown)
     for row, claim in zip(table.rows[1:], table.claims, strict=True):
-        print(clean(say(claim, table.rows[0].label, row.label, table.measure)))
+        if row.runs:
+            print(clean(say(claim, table.rows[0].label, row.label, table.measure)))
+    for row in (row for row in table.rows if row.lost):
+        print(clean(f"{row.label}: {row.lost}."))
     print()
 
 
 def mean_of(summary: Summary, measure: Measure) -> str:
-    """Mean and deviation in the measure's unit."""
+    """Mean and deviation in the measure's unit; a dash without a score."""
+    if not math.isfinite(summary.mean):
+        return "-"
     deviation = "" if summary.deviation is None else f" ± {measure.number(summary.deviation)}"
     return measure.number(summary.mean) + deviation
 

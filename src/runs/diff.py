@@ -10,7 +10,8 @@ from src.resume import flatten
 from src.run_folder import read_run
 from src.runs.listing import clean
 from src.stored_evaluations import read_evaluation
-from src.studies.reading import Run, choose_runs
+from src.studies.choosing import choose_runs
+from src.studies.reading import Run
 from src.studies.statistics.frames import compare_evaluations
 from src.studies.statistics.sentences import say
 

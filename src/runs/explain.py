@@ -20,8 +20,9 @@ from src.redaction import Redactor
 from src.run_folder import read_run
 from src.runs.diff import clean_lines
 from src.runs.origins import Origin, origins_of
+from src.studies.choosing import choose_runs
 from src.studies.points import Point, bare, expand_points, is_sweep
-from src.studies.reading import Run, choose_runs
+from src.studies.reading import Run
 from src.studies.sweep import Options, take_options
 
 MISSING = object()

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from src.errors import ConfigError
-from src.run_folder import OUTPUTS
-from src.studies.reading import Run, find_sweep, read_runs
-from src.studies.statistics.standing import swept_keys
+from src.run_folder import OUTPUTS, parse_time
+from src.studies.configurations import Scoring, scoring_of, swept_keys
+from src.studies.reading import LONG_AGO, Run, find_sweep, read_runs
 
 FILTER = re.compile(r"(?P<key>[\w./]+)(?P<sign><=|>=|!=|=|<|>)(?P<value>.*)", re.DOTALL)
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {
@@ -50,12 +50,35 @@ def main(words: Sequence[str]) -> None:
     if options["format"] not in FORMATS:
         raise ConfigError(f"format={options['format']}; allowed are {', '.join(FORMATS)}")
     runs, problems = read_runs(one_folder(folders))
-    rows = [facts_of(run) for run in chosen(runs, filters)]
-    if options["sort"]:
-        rows = in_order(rows, options["sort"], sorted({key for run in runs for key in facts_of(run)}))
+    shown, ways = chosen(runs, filters), []
+    if options["sort"].lstrip("-") == "score":
+        ways = by_scoring(shown)
+        rows = [row for scoring, members in ways for row in in_order_of_score(members, scoring)]
+    else:
+        rows = [facts_of(run) for run in shown]
+        if options["sort"]:
+            rows = in_order(rows, options["sort"], sorted({key for run in runs for key in facts_of(run)}))
     swept = [key for key in swept_keys(runs) if all(key in row for row in rows)]
-    print_rows(rows, [*ALWAYS, *swept], options["format"])
+    print_rows(rows, [*ALWAYS, *(["protocol"] if len(ways) > 1 else []), *swept], options["format"])
+    if len(ways) > 1:
+        told = "; ".join(f"{len(members)} by {tag} ({mode}), protocol {way}" for (way, tag, mode), members in ways)
+        print(f"scored in {len(ways)} ways, each sorted by itself: {clean(told)}", file=sys.stderr)
     tell_problems(problems)
+
+
+def by_scoring(runs: Sequence[Run]) -> list[tuple[Scoring, list[Run]]]:
+    """Runs whose scores may be compared, the largest group first."""
+    groups: dict[Scoring, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(scoring_of(run), []).append(run)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def in_order_of_score(runs: Sequence[Run], scoring: Scoring) -> list[dict[str, Any]]:
+    """Rows of runs of one scoring, best first, which of a loss is the least; those without a score last."""
+    sign = 1 if scoring[2] == "min" else -1
+    ordered = sorted(runs, key=lambda run: math.inf if math.isnan(run.score) else sign * run.score)
+    return [facts_of(run) for run in ordered]
 
 
 def chosen(runs: Sequence[Run], filters: Sequence[re.Match[str]]) -> list[Run]:
@@ -99,7 +122,12 @@ def one_folder(words: Sequence[str]) -> Path:
 def facts_of(run: Run) -> dict[str, Any]:
     """What can be filtered, sorted and shown."""
     own = {"folder": str(run.folder), "status": run.status, "score": None if math.isnan(run.score) else run.score}
-    own |= {"epoch": run.facts.get("epoch"), "parameters": run.facts.get("parameters"), "host": run.facts.get("host")}
+    own |= {
+        "protocol": run.fingerprint,
+        "epoch": run.facts.get("epoch"),
+        "parameters": run.facts.get("parameters"),
+        "host": run.facts.get("host"),
+    }
     return own | {"start": run.facts.get("start"), "error": run.facts.get("error")} | run.config
 
 
@@ -117,14 +145,17 @@ def fits(value: Any, sign: str, wanted: str) -> bool:
 
 
 def in_order(rows: list[dict[str, Any]], key: str, known: Sequence[str]) -> list[dict[str, Any]]:
-    """Sorted by a key, falling where it begins with `-`, or where it is the score; what has none comes last."""
-    falling = key.startswith("-") or key == "score"
+    """Sorted by a key, falling where it begins with `-`; what has none comes last. `start` is compared as a moment."""
+    falling = key.startswith("-")
     key = key.removeprefix("-")
     if key not in known:
         raise ConfigError(f"sort={key}: no run has such a key")
     there = [row for row in rows if row.get(key) is not None]
     numbers = all(isinstance(row[key], int | float) for row in there)
-    ordered = sorted(there, key=lambda row: row[key] if numbers else str(row[key]), reverse=falling)
+    value = (
+        (lambda row: parse_time(row[key]) or LONG_AGO) if key == "start" else lambda row: row[key] if numbers else str(row[key])
+    )
+    ordered = sorted(there, key=value, reverse=falling)
     return ordered + [row for row in rows if row.get(key) is None]
 
 

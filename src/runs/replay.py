@@ -13,7 +13,8 @@ from src.redaction import HIDDEN
 from src.resume import differing_keys, flatten
 from src.run_folder import Launch, read_run
 from src.runs.diff import clean_lines
-from src.studies.reading import Run, choose_runs
+from src.studies.choosing import choose_runs
+from src.studies.reading import Run
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
     from src.config import Config

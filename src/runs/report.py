@@ -51,7 +51,7 @@ def refresh_differences(folder: Path, root: str | None) -> None:
     from src.studies.statistics.standing import standings
 
     tables = standings(read_runs(folder)[0])
-    if not tables or len(tables[0].rows) < 2 or read_differences(folder, tables[0]):
+    if not tables or len(best_two(tables[0])) < 2 or read_differences(folder, tables[0]):
         return
 
     lack = [run.folder.name for _, run in best_two(tables[0]) if not (run.folder / "checkpoints").is_dir()]

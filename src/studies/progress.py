@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from src.errors import UserError
-from src.run_folder import STUDY
+from src.run_folder import STUDY, parse_time
 from src.studies.ledger import Job, Study, read_jobs, read_study
 
 PAGE = "report.html"
@@ -48,10 +48,9 @@ def seconds_left(jobs: Sequence[Job], weights: Sequence[float], now: datetime) -
     if not done:
         return None
     pace = sum(job.seconds for job in done) / sum(weights[job.number] for job in done)
-    running = [job for job in jobs if job.status == "running" and job.since]
+    running = [(job, since) for job in jobs if job.status == "running" and (since := parse_time(job.since))]
     waiting = [pace * weights[job.number] for job in jobs if job.status in ("queued", "interrupted")]
-    begun = [(job, (now - datetime.fromisoformat(str(job.since))).total_seconds()) for job in running]
-    left = [max(pace * weights[job.number] - elapsed, 0.0) for job, elapsed in begun] + waiting
+    left = [max(pace * weights[job.number] - (now - since).total_seconds(), 0.0) for job, since in running] + waiting
     if not left:
         return None
     at_once = len(running) + (1 if waiting else 0)

@@ -1,23 +1,26 @@
 """Runs on disk, read back: for tables, comparisons and the choice of what to score."""
 
+import contextlib
 import csv
+import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from src.config import YOUNGER_KEYS
-from src.errors import ConfigError, UserError
+from src.errors import ConfigError, NonFiniteLossError, UserError
 from src.lock import is_locked
 from src.resume import flatten
-from src.run_folder import OUTPUTS, STUDY, read_run, short_hash
+from src.run_folder import OUTPUTS, STUDY, parse_time, read_run, short_hash
 
-TOP = re.compile(r"(?P<sweep>.+):top(?P<number>\d+)")
 DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_")
 NEVER_ENDED = "interrupted"
+LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 PLACED_AND_LAUNCHED = ("hydra.run.", "hydra.sweep.", "hydra.launcher.", "hydra/launcher=")
 
 
@@ -52,6 +55,31 @@ class Run:
     def score_at_end(self, tag: str) -> float:
         """Of the last epoch, by any tag; NaN where there is none."""
         return _number((self.facts.get("final_scores") or {}).get(tag))
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it finished with a score that is a number."""
+        return self.status == "finished" and math.isfinite(self.score)
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether training itself failed: it stopped at a loss that was not finite, or finished without one finite score.
+
+        Unlike a full disk, a killed process or memory that ran out, this is a result of the configuration.
+        """
+        if self.status == "failed":
+            return str(self.facts.get("error")).partition(":")[0] == NonFiniteLossError.__name__
+        return self.status == "finished" and not math.isfinite(self.score)
+
+    @property
+    def start(self) -> datetime:
+        """When it was started first; long ago where run.json does not say."""
+        return parse_time(self.facts.get("start")) or LONG_AGO
+
+    @property
+    def end(self) -> datetime:
+        """When it ended last; long ago where run.json does not say."""
+        return parse_time(self.facts.get("end")) or LONG_AGO
 
     @property
     def words(self) -> list[str]:
@@ -104,7 +132,7 @@ def read_runs(*roots: Path) -> tuple[list[Run], list[str]]:
                 runs.append(Run(folder, facts))
         except (UserError, OSError) as error:
             problems.append(str(error))
-    return sorted(runs, key=lambda run: (str(run.facts.get("start")), _natural(run.folder.name))), problems
+    return sorted(runs, key=lambda run: (run.start, _natural(run.folder.name))), problems
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -122,7 +150,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def find_sweep(name: str) -> Path:
-    """A sweep's folder, given itself or as a name, whose newest sweep by the date in its folder's name it then is.
+    """A sweep's folder, given itself or as a name, of which it then is the sweep that was started last.
 
     Raises:
         ConfigError: If there is none.
@@ -134,41 +162,12 @@ def find_sweep(name: str) -> Path:
     if not sweeps:
         known = sorted(path.name for path in (OUTPUTS / "multirun").glob("*"))
         raise ConfigError(f"{name}: no such folder, and no sweep of that name; there are {', '.join(known) or 'none'}")
-    return max(sweeps, key=lambda path: (bool(DATE.match(path.name)), path.name))  # one named by hand has no date
+    return max(sweeps, key=lambda path: (_start_of(path), bool(DATE.match(path.name)), path.name))  # by hand: without a date
 
 
-def choose_runs(wanted: str | list[str]) -> list[Path]:
-    """Folders of the runs that `best`, `SWEEP:top3`, a folder, or a list of these mean; each once.
-
-    Raises:
-        ConfigError: If there are none.
-    """
-    if isinstance(wanted, list):
-        if not wanted:
-            raise ConfigError("run=[]: no run named; give a run's folder, best, or SWEEP:top3")
-        return list(dict.fromkeys(folder for word in wanted for folder in choose_runs(str(word))))
-    match = TOP.fullmatch(wanted)
-    if wanted != "best" and not match:
-        if (Path(wanted) / "run.json").is_file():
-            return [Path(wanted)]
-        if (Path(wanted) / STUDY).is_file() or (not Path(wanted).is_dir() and (OUTPUTS / "multirun" / wanted).is_dir()):
-            raise ConfigError(f"run={wanted}: a sweep; give {wanted}:top1 for its best run, or the folder of one of its jobs")
-        raise ConfigError(f"run={wanted}: no run.json there; give a run's folder, best, or SWEEP:top3")
-    root, number = (find_sweep(match["sweep"]), int(match["number"])) if match else (OUTPUTS, 1)
-    if number < 1:
-        raise ConfigError(f"run={wanted}: top0 is none; give top1 or more")
-    finished = [run for run in read_runs(root)[0] if run.status == "finished" and not math.isnan(run.score)]
-    if not finished:
-        raise ConfigError(f"run={wanted}: no finished run in {root}")
-    return [run.folder for run in rank_like_newest(finished)[:number]]
-
-
-def rank_like_newest(runs: list[Run]) -> list[Run]:
-    """Those whose score was taken as the newest run's was, best first; others are not ranked with them."""
-    newest = max(runs, key=lambda run: str(run.facts.get("end")))
-    alike = [run for run in runs if _kind_of(run) == _kind_of(newest)]
-    return sorted(alike, key=lambda run: run.score, reverse=newest.config.get("monitor.mode") != "min")
-
-
-def _kind_of(run: Run) -> tuple[str, Any, Any]:
-    return run.fingerprint, run.config.get("monitor.tag"), run.config.get("monitor.mode")
+def _start_of(sweep: Path) -> datetime:
+    """When a sweep was started: as its study.json says, or, of another sweeper's, the start of its first run."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if found := parse_time(json.loads((sweep / STUDY).read_text(encoding="utf-8")).get("created")):
+            return found
+    return min((run.start for run in read_runs(sweep)[0]), default=LONG_AGO)

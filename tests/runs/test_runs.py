@@ -65,6 +65,55 @@ def test_filters_and_sorting(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
     assert {row["seed"] for row in json.loads(capsys.readouterr().out)} == {2}
 
 
+def test_scores_of_different_protocols_are_not_sorted_into_one_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss is best where it is least; the largest group comes first."""
+    for seed, score in enumerate((0.3, 0.5, 0.4)):
+        make_run(tmp_path / f"a{seed}", score, seed=seed)
+    for seed, loss in enumerate((1.5, 0.7)):
+        run = make_run(tmp_path / f"b{seed}", loss, seed=seed)
+        facts = json.loads((run / "run.json").read_text())
+        facts["config"]["monitor"] = {"tag": "val/loss", "mode": "min"}
+        (run / "run.json").write_text(json.dumps(facts))
+    make_run(tmp_path / "c", 0.99, protocol_fingerprint="ffffffff")
+    listing.main([str(tmp_path), "sort=score", "format=csv"])
+    shown = capsys.readouterr()
+    rows = [*csv.DictReader(io.StringIO(shown.out))]
+    assert [(row["score"], row["protocol"]) for row in rows] == [
+        ("0.5", "0123abcd"), ("0.4", "0123abcd"), ("0.3", "0123abcd"),
+        ("0.7", "0123abcd"), ("1.5", "0123abcd"),
+        ("0.99", "ffffffff"),
+    ]  # fmt: skip
+    assert shown.err == (
+        "scored in 3 ways, each sorted by itself: 3 by val/miou (max), protocol 0123abcd;"
+        " 2 by val/loss (min), protocol 0123abcd; 1 by val/miou (max), protocol ffffffff\n"
+    )
+
+
+def test_starts_are_sorted_as_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, start in (("summer", "2026-10-25T02:30:00+02:00"), ("winter", "2026-10-25T02:10:00+01:00")):
+        make_run(tmp_path / name, 0.3, start=start)
+    assert [Path(row["folder"]).name for row in listed(capsys, str(tmp_path), "sort=start")] == ["summer", "winter"]
+
+
+def test_compare_tells_seeds_that_diverged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        lost = {"status": "failed", "error": "NonFiniteLossError: loss nan"} if seed else {}
+        make_run(tmp_path / f"n{seed}", 0.3 + 0.01 * seed, seed=seed)
+        make_run(tmp_path / f"k{seed}", 0.9, seed=seed, init="kaiming", **lost)
+        make_run(tmp_path / f"x{seed}", 0.9, seed=seed, init="xavier", **lost | {"best_score": None})
+    compare.main([str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [re.split(r"  +", line.strip()) for line in lines if line.strip().startswith("init=") and "  " in line.strip()]
+    assert [row[:4] for row in rows] == [
+        ["init=normal", "3", "31.0 ± 1.0", "30.0, 31.0, 32.0"],
+        ["init=kaiming", "1 of 3 trained", "90.0", "-"],
+        ["init=xavier", "0 of 3 trained", "-", "-"],
+    ]
+    assert "init=kaiming: 2 of 3 seeds diverged." in lines
+    assert "init=xavier: 3 of 3 seeds diverged." in lines
+    assert any("2 of 3 seeds of init=kaiming diverged, and those that survived" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -108,7 +157,10 @@ def test_compare_ranks_and_says_what_may_be_said(sweep: Path, capsys: pytest.Cap
 def test_compare_says_why_there_are_two_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(sweep / "other", 0.99, protocol={"split": "test", "scored_at": [64, 80]}, protocol_fingerprint="ffffffff")
     compare.main([str(sweep)])
-    assert "2 tables, as runs were not all scored in the same way: split differs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 tables, as runs were not all scored in the same way: split differs" in said
+    assert "12 runs scored this way; 1 other was scored differently" in said
+    assert "1 run scored this way; 12 others were scored differently" in said
 
 
 def test_diff_is_a_note_on_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,9 +58,9 @@ class Differences:
 
 
 def best_two(table: Table) -> list[tuple[Row, Run]]:
-    """The first two rows, each with its best seed; fewer where there are no two."""
-    choose = min if table.measure.mode == "min" else max
-    return [(row, choose(row.runs, key=lambda run: run.score)) for row in table.rows[:2]]
+    """The first two rows, each with its best seed; fewer where not two have trained without a seed that diverged."""
+    choose, rows = (min if table.measure.mode == "min" else max), [row for row in table.rows if row.runs and not row.diverged]
+    return [(row, choose(row.runs, key=lambda run: run.score)) for row in rows[:2]]
 
 
 def pair_of(table: Table) -> str:

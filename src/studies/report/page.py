@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from src.config import is_harmless
 from src.durable import replace_text
 from src.run_folder import now
 from src.studies.ledger import Job, read_jobs, read_study
+from src.studies.overlap import beside_others
 from src.studies.reading import Run, read_runs
+from src.studies.report.answers import answer
 from src.studies.report.charts import charts_of
-from src.studies.report.differences import Differences, read_differences
+from src.studies.report.differences import Differences, best_two, read_differences
 from src.studies.report.saving import sweeps_in
-from src.studies.statistics.effects import Effect, effects, silent_keys
-from src.studies.statistics.sentences import Measure, say
 from src.studies.statistics.standing import Row, Table, standings
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,6 +40,7 @@ class Results:
         tables: Rows that may be ranked together.
         problems: What could not be read.
         differences: Between the two best configurations of the first table, frame by frame, or None.
+        shared: Folders of the runs that trained beside others on one machine.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Results:
     tables: list[Table]
     problems: list[str]
     differences: Differences | None
+    shared: set[Path]
 
 
 def read_results(folder: Path) -> Results:
@@ -59,7 +62,8 @@ def read_results(folder: Path) -> Results:
     name = studies[0].name if studies else folder.parent.name if folder.parent.name not in ("", ".") else folder.name
     tables, jobs = standings(runs), [job for sweep in sweeps for job in read_jobs(sweep)]
     differences = read_differences(folder, tables[0]) if tables else None
-    return Results(name, question, runs, jobs, tables, problems, differences)
+    shared = beside_others(runs, sweeps, datetime.now().astimezone())
+    return Results(name, question, runs, jobs, tables, problems, differences, shared)
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
@@ -88,13 +92,16 @@ def render(template: str, results: Results) -> str:
         results=results,
         counts=counts(results),
         answers=[answer(table) for table in results.tables],
-        charts=[charts_of(table) for table in results.tables] if template.endswith(".html.jinja") else [],
+        charts=[charts_of(table, results.shared) for table in results.tables] if template.endswith(".html.jinja") else [],
         classes=[class_rows(table) for table in results.tables],
+        beside=[beside_told(table, results.shared) for table in results.tables],
+        can_differ=bool(results.tables) and len(best_two(results.tables[0])) > 1,
         failures=failures(results),
         shared=shared,
         without_network=without_network,
         machine=machine(results.runs),
         command=command,
+        data_of=data_of,
         plotlyjs=get_plotlyjs() if template.endswith(".html.jinja") else "",
         written=now()[:16].replace("T", " "),
     )
@@ -106,84 +113,40 @@ def counts(results: Results) -> dict[str, int]:
     return {status: stands.count(status) for status in dict.fromkeys(stands)}
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What may be said of a table, in sentences.
-
-    Attributes:
-        first: Its first row, and from how many of the others it can be told.
-        sizes: How much each key matters; empty where one key alone varies.
-        keys: Of each key by itself, its best value against the next.
-        more: Its best value against the others.
-        silent: Of which keys by themselves nothing can be said, and why; empty where there is none.
-        rows: The first row against each other one.
-    """
-
-    first: str
-    sizes: str
-    keys: list[str]
-    more: list[str]
-    silent: str
-    rows: list[str]
-
-
-def answer(table: Table) -> Answer:
-    """In sentences."""
-    row, measure = table.rows[0], table.measure
-    interval = "" if row.best.low is None else f"95 %: {measure.interval(row.best)}; "
-    seeds = f"{row.seeds} seed{'' if row.seeds == '1' else 's'}"
-    if len(table.rows) == 1:
-        return Answer(f"One configuration alone: {measure.amount(row.best.mean)} ({interval}{seeds}).", "", [], [], "", [])
-    first = f"First of {len(table.rows)} is {row.label} with {measure.amount(row.best.mean)} ({interval}{seeds}){_lead(table)}."
-    found = effects(table)
-    by_key: dict[str, list[Effect]] = {}
-    for effect in found:
-        by_key.setdefault(effect.key, []).append(effect)
-    sizes = [
-        f"{of[-1].bundle} {measure.amount(abs(of[-1].claim.difference))}" for of in by_key.values()
-    ]  # the last is the largest
-    told = f"Best against worst value of each key, the others held the same: {', '.join(sizes)}." if sizes else ""
-    nearest = [told_of(of[0], measure) for of in by_key.values()]
-    more = [told_of(effect, measure) for of in by_key.values() for effect in of[1:]]
-    silent = silent_keys(table, found)
-    why = "the combinations of the other keys lack runs with all its values and the same seeds"
-    nothing = f"Nothing can be said of {' or '.join(silent)} alone: {why}." if silent else ""
-    rows = [say(claim, row.label, other.label, measure) for other, claim in zip(table.rows[1:], table.claims, strict=True)]
-    return Answer(first, told, nearest, more, nothing, rows)
-
-
-def _lead(table: Table) -> str:
-    """How far the first row is to be believed to be the best."""
-    sign = 1 if table.measure.mode == "max" else -1  # where seeds are missing, another may be ahead on those that both have
-    others, behind = len(table.claims), sum(claim.holds and sign * claim.difference > 0 for claim in table.claims)
-    if behind == others:
-        return f", distinguishable from {'all others' if others > 1 else 'the other'}"
-    if not behind:
-        return ", which nothing here shows to be the best"
-    return f", distinguishable from {behind} of the {others} others"
-
-
-def told_of(effect: Effect, measure: Measure) -> str:
-    """In two sentences."""
-    said = say(effect.claim, f"{effect.name}={effect.best}", f"{effect.name}={effect.other}", measure)
-    moving = f"; moving with {effect.name}: {', '.join(effect.along)}" if effect.along else ""
-    return f"{said} Mean over {effect.contexts} combination{'s' if effect.contexts > 1 else ''} of the other keys{moving}."
+def data_of(row: Row) -> dict[str, Any]:
+    """What scripts of the page may read of a row; what is no number is null."""
+    scores = {seed: score if math.isfinite(score) else None for seed, score in row.scores.items()}
+    return {"label": row.label, "scores": scores, "mean": row.best.mean if row.runs else None}
 
 
 def class_rows(table: Table) -> tuple[list[str], list[tuple[Row, list[float]]]]:
     """Names of the classes, and the mean IoU of each at the best epoch, row by row."""
-    names = [str(name) for name in table.rows[0].runs[0].facts.get("class_names") or []]
+    names = [str(name) for name in table.rows[0].begun[0].facts.get("class_names") or []]
     found = []
-    for row in table.rows:
+    for row in (row for row in table.rows if row.runs):
         scores = [run.facts.get("best_scores") or {} for run in row.runs]
         values = [[s[f"val/iou/{name}"] for s in scores if isinstance(s.get(f"val/iou/{name}"), float)] for name in names]
         found.append((row, [sum(v) / len(v) if v else math.nan for v in values]))
     return names, found
 
 
+def beside_told(table: Table, shared: set[Path]) -> str:
+    """A sentence on the rows whose runs trained beside others; empty where there is none."""
+    runs = [run for row in table.rows for run in row.runs + row.diverged]
+    beside = sum(run.folder in shared for run in runs)
+    if not beside:
+        return ""
+    rows = [row.label for row in table.rows if any(run.folder in shared for run in row.runs + row.diverged)]
+    which = "of every configuration" if len(rows) == len(table.rows) else f"of {'; '.join(rows)}"
+    return (
+        f"{beside} of {len(runs)} runs trained beside others on one machine, which slows all of them. Their speed and seconds"
+        f" are in no chart: {which}."
+    )
+
+
 def command(row: Row) -> str:
     """How the row is trained again, with all its seeds."""
-    run, seeds = row.runs[0], [run.seed for run in row.runs]
+    run, seeds = row.begun[0], sorted(run.seed for run in row.begun)
     words = [word for word in run.words if not word.startswith("training.resume=")]
     if len(seeds) == 1 and not any(key.startswith("study.") for key in run.config):
         return "python -m src.train " + shlex.join(words)
@@ -228,14 +191,14 @@ def machine(runs: Sequence[Run]) -> dict[str, str]:
 
 def shared(table: Table) -> dict[str, Any]:
     """Keys that alter results and that all rows have the same."""
-    first, runs = table.rows[0].runs[0].config, [run for row in table.rows for run in row.runs]
+    first, runs = table.rows[0].begun[0].config, [run for row in table.rows for run in row.begun]
     keys = [key for key in first if not is_harmless(key) and not key.startswith("study.") and key not in ("seed", "name")]
     return {key: first[key] for key in keys if all(run.config.get(key) == first[key] for run in runs)}
 
 
 def without_network(table: Table) -> dict[str, float]:
     """What trivial predictors score on the same images, where a run has found out (training.baselines)."""
-    known = [run.facts["baselines"] for row in table.rows for run in row.runs if run.facts.get("baselines")]
+    known = [run.facts["baselines"] for row in table.rows for run in row.begun if run.facts.get("baselines")]
     return known[0] if known and table.measure.tag == "val/miou" else {}
 
 

@@ -37,8 +37,9 @@ SAVED = (
     "overrides",
     "short_id",
     "class_names",
+    "host",  # by a number: which runs trained beside others
 )
-HERE = ("host", "dataset.root", "dataset.cache")  # keys of this machine alone, as are these words:
+HERE = ("dataset.root", "dataset.cache")  # keys of this machine alone, as are these words:
 WORDS = ("hydra.", "dataset.root=", "dataset.cache=")
 PATH = re.compile(r"(?<![\w./])(?:file://)?/(?:[^\s'\",:;()\[\]/]+/)+")  # the folders of an absolute one
 WHOLE_PATH = re.compile(r"(^|=)['\"]?((?:file:/|~)?/[^'\"]*)['\"]?$")  # as a value, or as the value of a word
@@ -54,29 +55,33 @@ def save_data(folder: Path, target: Path) -> None:
     runs, studies = read_runs(folder)[0], {sweep: read_study(sweep) for sweep in sweeps_in(folder)}
     configs = [*(study.common for study in studies.values()), *(run.config for run in runs)]
     roots = {str(config["dataset.root"]) for config in configs if config.get("dataset.root")}
+    ledgers = {sweep: read_events(sweep) for sweep in studies}
+    named = [*(run.facts.get("host") for run in runs), *(event.get("host") for events in ledgers.values() for event in events)]
+    hosts = {name: f"host {number}" for number, name in enumerate(dict.fromkeys(filter(None, named)), start=1)}
     for sweep, study in studies.items():
         place = target / sweep.relative_to(folder)
         place.mkdir(parents=True, exist_ok=True)
         write_json(place / STUDY, anonymous(vars(study), roots))
-        events = [anonymous(event, roots) for event in read_events(sweep)]
+        events = [anonymous(event | {"host": hosts.get(event.get("host"))}, roots) for event in ledgers[sweep]]
         replace_text(place / LEDGER, "".join(f"{json.dumps(event)}\n" for event in events))
     save_differences(folder, target)
     for run in runs:
-        _save_run(run, target / run.folder.relative_to(folder), roots)
+        _save_run(run, target / run.folder.relative_to(folder), roots, hosts.get(run.facts.get("host")))
 
 
-def _save_run(run: Run, place: Path, roots: Iterable[str]) -> None:
+def _save_run(run: Run, place: Path, roots: Iterable[str], host: str | None) -> None:
     place.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = run.facts.get("config") or {}
     data = {key: value for key, value in (config.get("dataset") or {}).items() if f"dataset.{key}" not in HERE}
-    facts = {key: run.facts.get(key) for key in SAVED} | {"status": run.status, "config": config | {"dataset": data}}
+    facts = {key: run.facts.get(key) for key in SAVED}
+    facts |= {"status": run.status, "config": config | {"dataset": data}, "host": host}
     write_json(place / "run.json", anonymous(facts, roots))
     if (run.folder / "metrics.csv").is_file():
         replace_text(place / "metrics.csv", (run.folder / "metrics.csv").read_text(encoding="utf-8"))
 
 
 def anonymous(value: Any, roots: Iterable[str], key: str = "") -> Any:
-    """Facts without names of hosts, and without the folders of data and of whatever an error names."""
+    """Facts without the folders of data and of whatever an error names."""
     if isinstance(value, dict):
         return {name: anonymous(item, roots, name) for name, item in value.items()}
     if isinstance(value, list):

@@ -2,13 +2,15 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import plotly.graph_objects as go
 
 from src.studies.reading import Run
 from src.studies.statistics.claims import Summary, summarize
+from src.studies.statistics.sentences import Measure
 from src.studies.statistics.standing import Row, Table
 
 PER_SECOND = "speed/images_per_second"
@@ -32,14 +34,26 @@ class Budget:
     spent: Callable[[Run], list[float]]
 
 
-def tradeoffs(table: Table) -> dict[str, go.Figure | None]:
-    """Title and chart of each cost with each budget; None where it cannot be drawn."""
-    found = {}
-    for cost in costs():
-        for budget in budgets(table):
+def tradeoffs(table: Table, shared: Collection[Path] = ()) -> dict[str, go.Figure | None]:
+    """Title and chart of each cost with each budget; None where it cannot be drawn.
+
+    Args:
+        table: Rows that may be ranked together; those of which seeds diverged are left out.
+        shared: Folders of runs that trained beside others, whose seconds and speed are left out.
+    """
+    found, timed = {}, without(table, shared)
+    for budget in budgets(table, timed):
+        for cost in costs():
+            of_time = cost.of is speed_of or budget.spent is seconds_of
             title = f"Against {cost.title}, at equal {budget.name} ({budget.size:,.0f})"
-            found[title] = scatter(table, cost, budget)
+            found[title] = scatter(timed if of_time else table, cost, budget)
     return found
+
+
+def without(table: Table, shared: Collection[Path]) -> Table:
+    """The table with those rows alone of which no run trained beside others."""
+    rows = [row for row in table.rows if not any(run.folder in shared for run in row.runs + row.diverged)]
+    return replace(table, rows=tuple(rows), claims=())
 
 
 def costs() -> list[Cost]:
@@ -51,18 +65,23 @@ def costs() -> list[Cost]:
     ]
 
 
-def budgets(table: Table) -> list[Budget]:
-    """The epochs, and the seconds, that the run with fewest of them has; none where it is not known what a run has had."""
+def budgets(table: Table, timed: Table | None = None) -> list[Budget]:
+    """The epochs, and the seconds, that the run with fewest of them has; none where it is not known what a run has had.
+
+    Rows of which seeds diverged take no part. Seconds are those of the table `timed`, where one is given.
+    """
     found = []
-    for name, spent in (("epochs", epochs_of), ("seconds", seconds_of)):
-        totals = [spent(run)[-1] for row in table.rows for run in row.runs if run.rows]
+    for name, spent, of in (("epochs", epochs_of, table), ("seconds", seconds_of, timed or table)):
+        totals = [spent(run)[-1] for row in of.rows if not row.diverged for run in row.runs if run.rows]
         if totals and all(map(math.isfinite, totals)):
             found.append(Budget(name, min(totals), spent))
     return found
 
 
 def score_within(row: Row, budget: Budget, tag: str, mode: str) -> Summary:
-    """Over the seeds, the best score that each had within the budget; its mean is NaN if one had none."""
+    """Over the seeds, the best score that each had within the budget; its mean is NaN if one had none, or diverged."""
+    if row.diverged:
+        return summarize([])
     choose, found = (min if mode == "min" else max), []
     for run in row.runs:
         spent = zip(run.rows, budget.spent(run), strict=True)
@@ -72,12 +91,12 @@ def score_within(row: Row, budget: Budget, tag: str, mode: str) -> Summary:
 
 
 def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
-    """Score of each row, a deviation over its seeds up and down, against its cost, and the line of those unbeaten in both."""
+    """Score of each row against its cost, with a deviation over its seeds, and the line of those that none beats in both."""
     measure = table.measure
     known = []
     for row in table.rows:
         score = score_within(row, budget, measure.tag, measure.mode)
-        known.append((cost.of(row), score.mean * measure.scale, row.label, (score.deviation or 0.0) * measure.scale))
+        known.append((cost.of(row), score.mean * measure.scale, row.label, *deviation_bar(score, measure)))
     points = [point for point in known if math.isfinite(point[0]) and math.isfinite(point[1])]
     if len({point[0] for point in points}) < 2:
         return None
@@ -86,7 +105,7 @@ def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
     figure.add_scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", name="Pareto line", line={"dash": "dot"})
     figure.add_scatter(
         x=[p[0] for p in points], y=[p[1] for p in points], text=[p[2] for p in points], mode="markers", name="configurations",
-        error_y={"array": [p[3] for p in points], "thickness": 1, "width": 3},
+        error_y={"array": [p[4] for p in points], "arrayminus": [p[3] for p in points], "thickness": 1, "width": 3},
         marker={"size": 10}, hovertemplate="%{text}: %{y:.2f} at %{x:,.4~g}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title=cost.title)
@@ -95,6 +114,13 @@ def scatter(table: Table, cost: Cost, budget: Budget) -> go.Figure | None:
         powers = range(math.floor(math.log10(cheapest)), math.ceil(math.log10(dearest)) + 1)
         figure.update_xaxes(type="log", tickvals=[m * 10.0**k for k in powers for m in (1, 2, 5)], tickformat=",.7~g")
     return figure.update_yaxes(title=f"{measure.described.title} ± deviation over seeds")
+
+
+def deviation_bar(score: Summary, measure: Measure) -> tuple[float, float]:
+    """How far a deviation reaches down and up from the mean, within the range of the score."""
+    reach = score.deviation or 0.0
+    low, high = measure.clip(score.mean - reach), measure.clip(score.mean + reach)
+    return (score.mean - low) * measure.scale, (high - score.mean) * measure.scale
 
 
 def pareto(points: Sequence[tuple[float, float]], is_gain: bool, is_loss: bool) -> list[tuple[float, float]]:
@@ -109,7 +135,7 @@ def pareto(points: Sequence[tuple[float, float]], is_gain: bool, is_loss: bool) 
 
 
 def _fact(row: Row, key: str) -> float:
-    return float(row.runs[0].facts.get(key) or math.nan)
+    return float(row.begun[0].facts.get(key) or math.nan)
 
 
 def speed_of(row: Row) -> float:

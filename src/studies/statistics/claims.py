@@ -11,17 +11,19 @@ from scipy import special, stats
 POWER = 0.8  # with which `seeds_needed` would find a difference as large as the one observed
 MOST_SEEDS = 1000
 NO_SPREAD = 1e-12  # of scores; less is rounding
+SEEDS_OF_INTERVAL = 4  # fewer are shown one by one: the t interval of two is thirteen deviations wide
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of one configuration; deviation and interval are None with one seed."""
+    """Scores of one configuration; the mean is NaN without any, deviation and interval are None with one seed."""
 
     mean: float
     deviation: float | None
     n: int
     low: float | None
     high: float | None
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Claim:
         is_paired: Whether seeds pair.
         adjusted_p: After Holm's correction over `family` claims.
         family: How many claims were made together.
+        diverged_a: Further seeds of the first, which diverged; where there are any, nothing can be said.
+        diverged_b: Those of the second.
     """
 
     kind: str
@@ -57,6 +61,8 @@ class Claim:
     is_paired: bool = False
     adjusted_p: float | None = None
     family: int = 1
+    diverged_a: int = 0
+    diverged_b: int = 0
 
     @property
     def holds(self) -> bool:
@@ -78,28 +84,32 @@ class Claim:
 def summarize(scores: Sequence[float], confidence: float = 0.95) -> Summary:
     """Mean, deviation (n - 1) and the t interval of the mean; scores that are not finite make the mean NaN."""
     values = np.asarray(scores, dtype=float)
-    mean, n = float(values.mean()), len(values)
+    mean, n, each = float(values.mean()) if len(values) else math.nan, len(values), tuple(values.tolist())
     if n < 2 or not math.isfinite(mean):
-        return Summary(mean, None, n, None, None)
+        return Summary(mean, None, n, None, None, each)
     deviation = float(values.std(ddof=1))
     reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n)
-    return Summary(mean, deviation, n, mean - reach, mean + reach)
+    return Summary(mean, deviation, n, mean - reach, mean + reach, each)
 
 
 def compare_configurations(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Claim:
     """The difference of two configurations, `a` less `b`, from the scores of their seeds.
 
     Paired by seed (t test of the differences) where one side has all seeds of the other, as where some runs failed: it rests on
-    those that both have. Else Welch's t test. Whether they pair is decided by the seeds alone, never by the scores. Scores that
-    are not finite are left out, on both sides where they pair.
+    those that both have. Else Welch's t test. Whether they pair is decided by the seeds alone, never by the scores. Where a seed
+    of either diverged there is no claim: the seeds that survived are not a sample of the configuration.
 
     Args:
-        a: Score of each seed.
+        a: Score of each seed; NaN of one that diverged.
         b: The same of the other configuration.
         confidence: Of the interval.
     """
+    diverged = [sum(not math.isfinite(score) for score in side.values()) for side in (a, b)]
+    if any(diverged):
+        counts = len(a) - diverged[0], len(b) - diverged[1]
+        told = Claim("configurations", math.nan, None, None, None, *counts, "none: seeds diverged", confidence)
+        return replace(told, diverged_a=diverged[0], diverged_b=diverged[1])
     is_paired = a.keys() <= b.keys() or b.keys() <= a.keys()
-    a, b = _finite(a), _finite(b)
     if is_paired:
         shared = sorted(a.keys() & b.keys())
         a, b = {seed: a[seed] for seed in shared}, {seed: b[seed] for seed in shared}
@@ -180,7 +190,3 @@ def holm(claims: Sequence[Claim]) -> list[Claim]:
         highest = max(highest, min(1.0, (len(order) - rank) * (claims[index].p or 0.0)))
         corrected[index] = replace(claims[index], adjusted_p=highest, family=len(order))
     return corrected
-
-
-def _finite(scores: Mapping[int, float]) -> dict[int, float]:
-    return {seed: score for seed, score in scores.items() if math.isfinite(score)}

@@ -61,24 +61,63 @@ def silent_keys(table: Table, found: Sequence[Effect]) -> list[str]:
     if any(followers(table, key) == varying(table) for key in leaders(table)):
         return []
     heard = {name for effect in found for name in followers(table, effect.key)}
+    heard |= {name for key in leaders(table) if fragile_rows(table, key) for name in followers(table, key)}
     names = short_keys(table.rows[0].words)
     return [names[key] for key in varying(table) if key not in heard]
+
+
+def fragile(table: Table) -> list[str]:
+    """A sentence for each value that is compared with no other, as seeds diverged with it where others trained."""
+    names, told = short_keys(table.rows[0].words), []
+    for key in leaders(table):
+        if followers(table, key) == varying(table):
+            continue  # its rows say it
+        for value, rows in fragile_rows(table, key).items():
+            lost, begun = (sum(len(getattr(row, name)) for row in rows) for name in ("diverged", "begun"))
+            where = "; ".join(row.label for row in rows)
+            seeds = f"{lost} of {begun} seed{'s' * (begun > 1)} diverged where another value trained"
+            told.append(f"{names[key]}={value} is compared with no other value: {seeds} ({where}).")
+    return told
+
+
+def fragile_rows(table: Table, key: str) -> dict[str, list[Row]]:
+    """By value of the key, the rows of which seeds diverged where another value trained with all of its seeds.
+
+    Means over what is left would put such a value ahead on the strength of its survivors.
+    """
+    found: dict[str, list[Row]] = defaultdict(list)
+    for rows in contexts_of(table, key).values():
+        if any(row.runs and not row.diverged for row in rows.values()):
+            for value, row in rows.items():
+                if row.diverged:
+                    found[value].append(row)
+    return dict(found)
+
+
+def contexts_of(table: Table, key: str) -> dict[tuple[str, ...], dict[str, Row]]:
+    """For each combination of the keys that do not move with this one, the row of each of its values."""
+    contexts: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
+    moving = followers(table, key)
+    for row in table.rows:
+        rest = tuple(word for name, word in row.words.items() if name not in moving)
+        contexts[rest][row.words[key]] = row
+    return contexts
 
 
 def scores_of(table: Table, key: str) -> tuple[dict[str, dict[int, float]], int]:
     """Mean score of each seed with each value of a key, the best value first, and over how many contexts.
 
     Empty if no context has all values. Rows of one seed are left out where others have more: one lost run must not silence all.
+    So are contexts in which seeds diverged, and values that diverged where others trained: see `fragile_rows`.
     """
-    contexts: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
-    moving = followers(table, key)
-    least = min(2, table.rows[0].best.n)
-    for row in (row for row in table.rows if row.best.n >= least):
-        rest = tuple(word for name, word in row.words.items() if name not in moving)
-        contexts[rest][row.words[key]] = row
-    values = {value for rows in contexts.values() for value in rows}
-    whole = [rows for rows in contexts.values() if rows.keys() == values]
-    seeds = set.intersection(*(set(row.scores) for rows in whole for row in rows.values())) if whole else set()
+    least, weak = max(1, min(2, table.rows[0].best.n)), fragile_rows(table, key)
+    contexts = [
+        {value: row for value, row in rows.items() if row.best.n >= least and not row.diverged and value not in weak}
+        for rows in contexts_of(table, key).values()
+    ]
+    values = {value for rows in contexts for value in rows}
+    whole = [rows for rows in contexts if rows.keys() == values]
+    seeds = set.intersection(*(set(row.scores) for rows in whole for row in rows.values())) if values and whole else set()
     if not seeds:
         return {}, 0
     scores = {v: {seed: statistics.fmean(rows[v].scores[seed] for rows in whole) for seed in seeds} for v in values}

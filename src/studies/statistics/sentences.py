@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from src.studies.statistics.claims import POWER, Claim, Summary
+from src.studies.statistics.claims import POWER, SEEDS_OF_INTERVAL, Claim, Summary
 from src.tags import Tag, describe_tag
 
 
@@ -28,6 +28,15 @@ class Measure:
         """A stored score times this is in the unit that people read."""
         return self.described.scale
 
+    def clip(self, value: float) -> float:
+        """The value, or the end of the range that it lies beyond."""
+        return min(max(value, self.described.low), self.described.high)
+
+    def clip_difference(self, value: float) -> float:
+        """The same of a difference of two values."""
+        width = self.described.high - self.described.low
+        return min(max(value, -width), width)
+
     def number(self, value: float) -> str:
         """In the unit that people read."""
         return self.described.number(value)
@@ -37,10 +46,12 @@ class Measure:
         return self.described.amount(value)
 
     def interval(self, summary: Summary) -> str:
-        """Of a mean; a dash with one seed."""
+        """Of a mean, within the range; of few seeds the scores themselves; a dash with one."""
         if summary.low is None or summary.high is None:
             return "-"
-        return f"{self.number(summary.low)} to {self.number(summary.high)}"
+        if summary.n < SEEDS_OF_INTERVAL:
+            return ", ".join(map(self.number, summary.scores))
+        return f"{self.number(self.clip(summary.low))} to {self.number(self.clip(summary.high))}"
 
 
 MIOU = Measure("val/miou", "max")
@@ -49,7 +60,7 @@ MIOU = Measure("val/miou", "max")
 def say(claim: Claim, a: str, b: str, measure: Measure = MIOU) -> str:
     """One sentence on `a` against `b`."""
     if claim.low is None or claim.high is None:
-        return f"Nothing can be said about {a} and {b}: {_why_nothing(claim)}."
+        return f"Nothing can be said about {a} and {b}: {_why_nothing(claim, a, b)}."
     if claim.holds and claim.difference != 0:
         is_ahead = (claim.difference > 0) == (measure.mode == "max")
         names = (a, b) if is_ahead else (b, a)
@@ -63,7 +74,10 @@ def say(claim: Claim, a: str, b: str, measure: Measure = MIOU) -> str:
     return f"{told}{_needed(claim)}.{_family(claim)}{_limits(claim)}"
 
 
-def _why_nothing(claim: Claim) -> str:
+def _why_nothing(claim: Claim, a: str, b: str) -> str:
+    sides = [(a, claim.num_a, claim.diverged_a), (b, claim.num_b, claim.diverged_b)]
+    if diverged := [f"{lost} of {num + lost} seeds of {name} diverged" for name, num, lost in sides if lost]:
+        return f"{' and '.join(diverged)}, and those that survived do not speak for a configuration"
     fewest = min(claim.num_a, claim.num_b)
     if claim.kind == "checkpoints":
         return f"{fewest} frame{'s are' if fewest != 1 else ' is'} too few to know how much scores vary from frame to frame"
@@ -74,6 +88,7 @@ def _why_nothing(claim: Claim) -> str:
 
 
 def _interval(claim: Claim, low: float, high: float, measure: Measure) -> str:
+    low, high = measure.clip_difference(low), measure.clip_difference(high)
     return f"{claim.confidence:.0%}: {measure.number(low)} to {measure.number(high)}".replace("%", " %", 1)
 
 

@@ -35,7 +35,7 @@ MOST_BYTES, MOST_SECONDS = 6 * 2**20, 2.0
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_sweep(tmp_path_factory.mktemp("made") / "sweep")
-    make_run(folder / "12_failed", 0.1, status="failed", error="ValueError: <script>alert(1)</script>", seed=9)
+    make_run(folder / "12_failed", 0.1, status="failed", channels=[4, 8], error="ValueError: <script>alert(1)</script>", seed=9)
     (folder / "12_failed" / "train.log").write_text("Traceback: <img src=x onerror=alert(1)>")
     write_report(folder)
     return folder
@@ -57,7 +57,7 @@ def test_every_number_of_the_ranking_is_the_ledgers(sweep: Path) -> None:
 
 def test_the_first_lines_answer_the_question(sweep: Path) -> None:
     text = html.unescape((sweep / "report.html").read_text().partition('<div class="answer">')[2].partition("<h2>")[0])
-    assert "First of 4 is channels=8-16 init=kaiming with 41.0 points (95 %: 38.5 to 43.5; 3 seeds), " in text
+    assert "First of 4 is channels=8-16 init=kaiming with 41.0 points (40.0, 42.0, 41.0; 3 seeds), " in text
     assert "; 3 seeds), distinguishable from 2 of the 3 others." in text
     assert "Best against worst value of each key, the others held the same: init 7.3 points, channels 3.7 points." in text
     assert "init=kaiming beats init=normal by 7.3 points" in text
@@ -104,6 +104,32 @@ def test_what_all_rows_share_and_what_needs_no_network_stand_beside_the_ranking(
     assert {line.strip().partition(": ")[0] for line in shared} == {
         "model._target_", "model.channels", "dataset.image_size", "training.epochs", "monitor.tag", "monitor.mode",
     }  # fmt: skip
+
+
+def test_seeds_that_diverged_are_told_and_lead_nothing(tmp_path: Path) -> None:
+    """One seed of kaiming survived and scores far above normal; of xavier none did."""
+    lost = {"status": "failed", "error": "NonFiniteLossError: loss nan at step 7"}
+    for seed in range(3):
+        make_run(tmp_path / f"n{seed}", 0.3 + 0.01 * seed, seed=seed)
+        make_run(tmp_path / f"k{seed}", 0.9, seed=seed, init="kaiming", **(lost if seed else {}))
+        make_run(tmp_path / f"x{seed}", 0.9, seed=seed, init="xavier", **lost)
+    page = write_report(tmp_path).read_text()
+    markdown = (tmp_path / "report.md").read_text()
+    told = "First of 3 is init=normal with 31.0 points (30.0, 31.0, 32.0; 3 seeds), which nothing here shows to be the best."
+    for text in (page, markdown):
+        assert told in text
+        assert "init=kaiming: 2 of 3 seeds diverged." in text
+        assert "init=xavier: 3 of 3 seeds diverged." in text
+        assert "init=kaiming beats" not in text
+    assert [(row["label"], row["mean"]) for row in rows_of(page)] == [
+        ("init=normal", pytest.approx(0.31)),
+        ("init=kaiming", 0.9),
+        ("init=xavier", None),
+    ]
+    assert "| init=kaiming | 1 of 3 trained | 90.0 |" in markdown
+    assert "| init=xavier | 0 of 3 trained | - | - | - | - |" in markdown
+    assert "`python -m src.train -m model.init=xavier seed=0,1,2 study.again=true`" in markdown
+    assert "Where the two best differ most" not in page
 
 
 def test_it_answers_and_escapes(sweep: Path) -> None:
@@ -176,6 +202,7 @@ def test_a_study_that_is_not_whole_still_has_a_page(tmp_path: Path, kind: str) -
         "nothing finished": "nothing can be said",
         "one run": "One configuration alone",
         "one key": "Nothing can be said about",
+        "no number": "init=kaiming: 1 of 1 seed diverged.",
     }
     assert said.get(kind, "One configuration alone") in page
 

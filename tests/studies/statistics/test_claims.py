@@ -60,10 +60,14 @@ def test_one_seed_says_nothing() -> None:
     assert compare_configurations({}, {0: 0.1}).low is None
 
 
-def test_a_score_that_is_not_a_number_takes_its_pair_with_it() -> None:
-    claim = compare_configurations(A | {5: math.nan}, B | {5: 0.99})
-    assert claim == compare_configurations(A, B)
-    assert compare_configurations({0: math.nan, 1: 0.3}, {0: 0.1, 1: 0.2}).low is None
+def test_nothing_is_claimed_from_the_survivors_of_seeds_that_diverged() -> None:
+    """Whichever side they are on, and however far ahead or behind the others are."""
+    survivors = {0: 0.99, 1: 0.98, 2: 0.97, 3: math.nan, 4: math.nan}
+    for one, other, lost in ((survivors, B, (2, 0)), (B, survivors, (0, 2))):
+        claim = compare_configurations(one, other)
+        assert (claim.low, claim.high, claim.p, claim.holds, claim.seeds_needed) == (None, None, None, False, None)
+        assert (claim.diverged_a, claim.diverged_b, {claim.num_a, claim.num_b}) == (*lost, {3, 5})
+    assert holm([claim, claim_with(0.03)])[1].adjusted_p == 0.03  # what is no claim is no comparison
 
 
 def test_equal_scores_differ_by_nothing() -> None:
@@ -98,6 +102,7 @@ def test_a_summary_is_scipys() -> None:
     assert (summary.mean, summary.deviation) == pytest.approx((np.mean(values(A)), np.std(values(A), ddof=1)))
     assert (summary.low, summary.high) == pytest.approx((interval.low, interval.high))
     assert summarize([0.4]).low is None
+    assert (summarize([]).n, math.isnan(summarize([]).mean), summary.scores) == (0, True, tuple(values(A)))
 
 
 def claim_with(p: float | None) -> Claim:

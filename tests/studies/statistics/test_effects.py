@@ -13,7 +13,7 @@ from src.studies.reading import read_runs
 from src.studies.report.charts import as_html, heat_map, marginal_effects
 from src.studies.report.page import answer, write_report
 from src.studies.statistics.effects import effects
-from src.studies.statistics.standing import Table, standings
+from src.studies.statistics.standing import Table, short_value, standings
 
 
 def table_of(folder: Path) -> Table:
@@ -104,9 +104,19 @@ def test_a_key_that_moves_others_with_it_has_an_effect(tmp_path: Path) -> None:
     said = answer(table)
     assert "init (with lr) 10.1 points, channels 5.0 points" in said.sizes
     assert said.keys[0].endswith("Mean over 2 combinations of the other keys; moving with init: lr.")
-    assert said.silent == ""
-    titles = [trace.name for trace in marginal_effects(table).data]  # type: ignore[union-attr]
-    assert titles == ["channels", "init"]
+    assert said.silent == []
+    traces = list(marginal_effects(table).data)  # type: ignore[union-attr]
+    assert [trace.name for trace in traces if trace.showlegend is None] == ["channels", "init"]
+    seeds = next(trace for trace in traces if trace.name == "channels, each seed")  # three are shown, with no interval
+    found = {width: [y for x, y in zip(seeds.x, seeds.y, strict=True) if x == width] for width in ("4-8", "8-16")}
+    runs = read_runs(tmp_path)[0]
+    for width, shown in found.items():
+        scores = [
+            [run.score for run in runs if run.seed == seed and short_value(run.config["model.channels"]) == width]
+            for seed in range(3)
+        ]
+        assert shown == pytest.approx([100 * sum(of_seed) / 3 for of_seed in scores])
+    assert {bar for trace in traces for bar in (trace.error_y.array or [None])} == {None}
 
 
 def test_an_optimizer_and_its_arguments_have_one_effect(tmp_path: Path) -> None:
@@ -132,7 +142,7 @@ def test_one_list_of_points_is_told_by_its_rows(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     assert effects(table) == []
     said = answer(table)
-    assert (said.keys, said.silent) == ([], "")
+    assert (said.keys, said.silent) == ([], [])
     assert len(said.rows) == 2
 
 
@@ -145,9 +155,10 @@ def test_keys_without_an_effect_are_named_and_the_rows_are_shown(tmp_path: Path)
     table = table_of(tmp_path)
     assert [(e.name, e.contexts) for e in effects(table)] == [("weight", 4)]
     said = answer(table)
-    assert said.silent.startswith("Nothing can be said of init or channels alone: ")
+    (silent,) = said.silent
+    assert silent.startswith("Nothing can be said of init or channels alone: ")
     text = html.unescape(write_report(tmp_path).read_text()).partition('<div class="answer">')[2].partition("<details>")[0]
-    assert said.silent in text
+    assert silent in text
     assert all(row in text for row in said.rows[:4])
 
 
@@ -181,6 +192,64 @@ def test_keys_that_end_alike_are_told_apart(tmp_path: Path) -> None:
         "model=UNet beats model=AttU_Net",
         "loss=CrossEntropyLoss beats loss=CrossEntropy",
     ]
+
+
+def test_a_value_that_diverged_where_others_trained_is_not_compared(tmp_path: Path) -> None:
+    """With the high rate xavier diverges in two of three seeds: its low rate alone must not make it the best init."""
+    points = itertools.product(("normal", "kaiming", "xavier"), (0.01, 0.1), (4, 8), range(3))
+    for number, (init, rate, width, seed) in enumerate(points):
+        score = 0.3 + 0.1 * (init == "kaiming") + 0.3 * (init == "xavier") + 0.01 * width + jitter(number) + 0.05 * (rate == 0.1)
+        model = {"channels": [width, 8], "init": init}
+        with_parts(tmp_path, number, score, seed, model=model, optimizer={"lr": rate})
+        if (init, rate) == ("xavier", 0.1) and seed:
+            file = tmp_path / f"{number}_x" / "run.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "failed", "error": "NonFiniteLossError: loss"}))
+    table = table_of(tmp_path)
+    found = {effect.name: effect for effect in effects(table)}
+    assert set(found) == {"init", "channels"}  # of the rates one diverged, so that there is nothing to compare it with
+    assert (found["init"].best, found["init"].other, found["init"].contexts) == ("kaiming", "normal", 4)
+    assert found["init"].claim.difference == pytest.approx(0.1, abs=1e-3)
+    assert found["channels"].contexts == 5  # where xavier diverged it did so with either width
+    said = answer(table)
+    assert [line.partition(" is compared")[0] for line in said.silent] == ["init=xavier", "lr=0.1"]
+    assert all("4 of 6 seeds diverged where another value trained" in line for line in said.silent)
+    assert "xavier" not in "".join(said.keys + said.more)
+    assert said.lost == [f"channels={width} init=xavier lr=0.1: 2 of 3 seeds diverged." for width in ("8-8", "4-8")]
+
+
+def test_the_heat_map_is_over_equal_settings(tmp_path: Path) -> None:
+    """Normal is tried with a second rate, kaiming is not; orthogonal only with that one, so that its cells say so."""
+    jobs = [(init, 0.1) for init in ("normal", "kaiming", "xavier")] + [("normal", 0.03), ("orthogonal", 0.03)]
+    for number, ((init, rate), width, seed) in enumerate(itertools.product(jobs, (4, 8), range(2))):
+        score = {"normal": 0.3, "kaiming": 0.4, "xavier": 0.5, "orthogonal": 0.6}[init] + 0.2 * (rate == 0.03) + 0.01 * seed
+        with_parts(tmp_path, number, score, seed, model={"channels": [width], "init": init}, optimizer={"lr": rate})
+    file = tmp_path / "9_x" / "run.json"  # xavier with the narrower list, seed 1
+    facts = json.loads(file.read_text())
+    assert (facts["config"]["model"], facts["config"]["seed"]) == ({"channels": [4], "init": "xavier"}, 1)
+    file.write_text(json.dumps(facts | {"status": "failed", "error": "NonFiniteLossError: loss nan"}))
+    heat = heat_map(table_of(tmp_path))
+    assert heat is not None
+    (cells,) = heat.data  # type: ignore[misc]
+    assert (list(cells.y), list(cells.x)) == (["4", "8"], ["normal", "kaiming", "xavier", "orthogonal"])  # type: ignore[union-attr]
+    assert heat.layout.xaxis.title.text == "init<br>at lr=0.1"  # type: ignore[union-attr]
+    own = "80.5<br>at lr=0.03"
+    assert [list(line) for line in cells.text] == [["30.5", "40.5", "1 of 2 diverged", own], ["30.5", "40.5", "50.5", own]]  # type: ignore[union-attr]
+
+
+def test_intervals_are_drawn_within_the_possible(tmp_path: Path) -> None:
+    """Of five seeds; the t interval of the first, by scipy, ends above one."""
+    scores = {"normal": (0.97, 0.99, 0.85, 0.99, 0.98), "kaiming": (0.5, 0.51, 0.52, 0.49, 0.5)}
+    for init, own in scores.items():
+        for seed, score in enumerate(own):
+            make_run(tmp_path / f"{init}_{seed}", score, seed=seed, init=init)
+    interval = {init: stats.ttest_1samp(own, 0).confidence_interval(0.95) for init, own in scores.items()}
+    mean_of = {init: sum(own) / 5 for init, own in scores.items()}
+    assert interval["normal"].high > 1
+    (trace,) = marginal_effects(table_of(tmp_path)).data  # type: ignore[union-attr, misc]
+    up = dict(zip(trace.x, trace.error_y.array, strict=True))  # type: ignore[union-attr]
+    down = dict(zip(trace.x, trace.error_y.arrayminus, strict=True))  # type: ignore[union-attr]
+    assert up == pytest.approx({k: 100 * (min(1, i.high) - mean_of[k]) for k, i in interval.items()})
+    assert down == pytest.approx({k: 100 * (mean_of[k] - i.low) for k, i in interval.items()})
 
 
 def test_one_key_or_no_shared_context_says_nothing(tmp_path: Path) -> None:

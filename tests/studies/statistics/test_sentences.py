@@ -1,8 +1,9 @@
 """What is said of a claim."""
 
+import math
 from dataclasses import replace
 
-from src.studies.statistics.claims import Claim, compare_configurations, holm
+from src.studies.statistics.claims import Claim, compare_configurations, holm, summarize
 from src.studies.statistics.sentences import Measure, say
 
 FOUND = Claim("configurations", 0.018, 0.006, 0.030, 0.01, 5, 5, "Welch's t test", deviation=0.008)
@@ -34,6 +35,30 @@ def test_one_seed_says_that_nothing_can_be_said() -> None:
     assert said.startswith("Nothing can be said about kaiming and normal: there is a score of only one seed")
     assert "0.8" not in said
     assert "80" not in said
+
+
+def test_seeds_that_diverged_say_why_nothing_can_be_said() -> None:
+    claim = compare_configurations({0: 0.9, 1: 0.8, 2: math.nan}, {0: 0.1, 1: 0.2, 2: 0.1})
+    why = "1 of 3 seeds of kaiming diverged, and those that survived do not speak for a configuration"
+    assert say(claim, "kaiming", "normal") == f"Nothing can be said about kaiming and normal: {why}."
+
+
+def test_intervals_stay_within_the_possible() -> None:
+    """Of 0.97, 0.99, 0.85 and 0.99 the t interval ends at 105.7; of 0.2 and 0.99 it is -442.4 to 561.4."""
+    miou, loss = Measure("val/miou", "max"), Measure("val/loss", "min")
+    high = summarize([0.97, 0.99, 0.85, 0.99])
+    assert high.high is not None
+    assert high.high > 1
+    assert miou.interval(high) == "84.3 to 100.0"
+    assert miou.interval(summarize([0.02, 0.0, 0.01, 0.15])).startswith("0.0 to ")
+    assert miou.interval(summarize([0.2, 0.99])) == "20.0, 99.0"
+    assert miou.interval(summarize([0.2, 0.99, 0.5])) == "20.0, 99.0, 50.0"
+    assert miou.interval(summarize([0.2])) == "-"
+    assert loss.interval(summarize([1.97, 1.99, 1.85, 1.99])) == "1.843 to 2.057"  # may be above one
+    wide = compare_configurations({0: 0.9, 1: 0.2}, {0: 0.1, 1: 0.3})
+    assert wide.low is not None
+    assert wide.low < -1
+    assert "95 %: -100.0 to 100.0" in say(wide, "kaiming", "normal")
 
 
 def test_scores_that_do_not_vary_say_nothing() -> None:

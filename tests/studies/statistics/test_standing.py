@@ -3,13 +3,16 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import SCORES, make_run, make_sweep
 from scipy import stats
 
-from src.studies.reading import Run, choose_runs, read_runs
-from src.studies.statistics.standing import short_keys, short_values, standings, swept_keys
+from src.studies.choosing import choose_runs
+from src.studies.configurations import swept_keys
+from src.studies.reading import Run, read_runs
+from src.studies.statistics.standing import short_keys, short_values, standings
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -78,9 +81,71 @@ def test_only_finished_runs_with_a_score_stand(tmp_path: Path) -> None:
     make_run(tmp_path / "failed", 0.9, status="failed", seed=1)
     make_run(tmp_path / "dead", 0.9, status="running", seed=2)
     make_run(tmp_path / "nan", 0.9, best_score=None, seed=3)
-    assert standings(runs_in(tmp_path))[0].rows[0].scores == {0: 0.3}
+    (row,) = standings(runs_in(tmp_path))[0].rows
+    assert ([run.seed for run in row.runs], row.best.mean) == ([0], 0.3)
+    assert (row.seeds, row.lost) == (
+        "1 of 4 trained",
+        "1 of 4 seeds diverged; 1 of 4 failed: no reason known; 1 of 4 not finished yet",
+    )
     assert {run.folder.name: run.status for run in runs_in(tmp_path)}["dead"] == "interrupted"
     assert math.isnan({run.folder.name: run.score for run in runs_in(tmp_path)}["nan"])
+
+
+DIVERGED: dict[str, Any] = {"status": "failed", "error": "NonFiniteLossError: loss nan at step 7"}
+
+
+def test_seeds_that_diverged_are_results(tmp_path: Path) -> None:
+    """Three of five seeds of kaiming diverge in either way, all of xavier; what is left of kaiming would be first by its mean."""
+    for seed in range(5):
+        make_run(tmp_path / f"n{seed}", 0.30 + 0.01 * seed, seed=seed)
+        lost = {"best_score": None} if seed == 4 else DIVERGED if seed > 1 else {}
+        make_run(tmp_path / f"k{seed}", 0.9, seed=seed, init="kaiming", **lost)
+        make_run(tmp_path / f"x{seed}", 0.9, seed=seed, init="xavier", **DIVERGED)
+    make_run(tmp_path / "single", 0.2, init="default")
+    (table,) = standings(runs_in(tmp_path))
+    assert [(row.label, row.seeds, row.lost) for row in table.rows] == [
+        ("init=normal", "5", ""),
+        ("init=default", "1", ""),
+        ("init=kaiming", "2 of 5 trained", "3 of 5 seeds diverged"),
+        ("init=xavier", "0 of 5 trained", "5 of 5 seeds diverged"),
+    ]
+    assert [(claim.low, claim.p, claim.holds) for claim in table.claims] == [(None, None, False)] * 3
+    assert table.rows[2].best.mean == pytest.approx(0.9)
+    assert math.isnan(table.rows[3].best.mean)
+
+
+def test_one_that_is_left_alone_is_named_by_what_was_swept(tmp_path: Path) -> None:
+    make_run(tmp_path / "n", 0.3)
+    make_run(tmp_path / "k", 0.9, init="kaiming", **DIVERGED)
+    make_run(tmp_path / "o", 0.9, init="orthogonal", status="running")
+    (table,) = standings(runs_in(tmp_path))
+    assert [row.label for row in table.rows] == ["init=normal", "init=kaiming"]  # of orthogonal there is nothing yet
+
+
+def test_what_is_not_finished_yet_is_no_result(tmp_path: Path) -> None:
+    """It neither puts a row behind others nor takes the place of a score; a newer result of a seed does."""
+    for seed in range(3):
+        make_run(tmp_path / f"n{seed}", 0.30 + 0.01 * seed, seed=seed)
+        make_run(tmp_path / f"k{seed}", 0.40, seed=seed, init="kaiming", status="running" if seed == 2 else "finished")
+    make_run(tmp_path / "again", 0.1, seed=0, init="kaiming", start="2026-03-01T00:00:00+00:00", status="interrupted")
+    (table,) = standings(runs_in(tmp_path))
+    assert [(row.label, row.seeds, row.lost) for row in table.rows] == [
+        ("init=kaiming", "2 of 3 finished", "1 of 3 not finished yet"),
+        ("init=normal", "3", ""),
+    ]
+    make_run(tmp_path / "anew", 0.1, seed=0, init="kaiming", start="2026-02-01T00:00:00+00:00", **DIVERGED)
+    assert [row.label for row in standings(runs_in(tmp_path))[0].rows] == ["init=normal", "init=kaiming"]
+
+
+def test_the_newer_run_of_a_seed_is_told_by_the_moment_it_began(tmp_path: Path) -> None:
+    """Clocks are put back at 01:00 UTC; between time zones the later text may be the earlier moment too."""
+    make_run(tmp_path / "summer", 0.3, start="2026-10-25T02:30:00+02:00")  # 00:30 UTC
+    make_run(tmp_path / "winter", 0.4, start="2026-10-25T02:10:00+01:00")  # 01:10 UTC
+    make_run(tmp_path / "east", 0.5, seed=1, start="2026-10-25T09:00:00+09:00")  # 00:00 UTC
+    make_run(tmp_path / "west", 0.6, seed=1, start="2026-10-24T20:00:00-05:00")  # 01:00 UTC
+    make_run(tmp_path / "unknown", 0.9, seed=1, start=None)
+    make_run(tmp_path / "damaged", 0.9, seed=1, start="yesterday")
+    assert standings(runs_in(tmp_path))[0].rows[0].scores == {0: 0.4, 1: 0.6}
 
 
 def test_one_lucky_seed_is_not_first_and_lost_seeds_are_told(tmp_path: Path) -> None:
@@ -89,18 +154,29 @@ def test_one_lucky_seed_is_not_first_and_lost_seeds_are_told(tmp_path: Path) -> 
         make_run(tmp_path / f"n{seed}", 0.30 + 0.01 * seed, seed=seed)
         make_run(tmp_path / f"k{seed}", 0.9, seed=seed, init="kaiming", status="failed" if seed else "finished")
         failed = "failed" if seed in (1, 4) else "finished"
-        make_run(tmp_path / f"x{seed}", 0.20 + 0.02 * seed, seed=seed, init="xavier", status=failed)
-    make_run(tmp_path / "o", 0.1, init="orthogonal", status="failed")  # no row at all
+        make_run(
+            tmp_path / f"x{seed}", 0.20 + 0.02 * seed, seed=seed, init="xavier", status=failed, error="OutOfMemoryError: 2 GiB"
+        )
+    make_run(tmp_path / "o", 0.1, init="orthogonal", status="failed", error="its process was killed")
     make_run(tmp_path / "again", 0.1, seed=0, start="2020-01-01", status="interrupted")  # made good later
     (table,) = standings(runs_in(tmp_path))
     assert [(row.label, row.seeds) for row in table.rows] == [
         ("init=normal", "5"),
-        ("init=xavier", "3 of 5"),
-        ("init=kaiming", "1 of 5"),
+        ("init=xavier", "3 of 5 trained"),
+        ("init=kaiming", "1 of 5 trained"),
+        ("init=orthogonal", "0 of 1 trained"),
     ]
+    assert table.rows[1].lost == "2 of 5 failed: OutOfMemoryError"
+    assert table.rows[3].lost == "1 of 1 failed: its process was killed"
     make_run(tmp_path / "other", 0.5, seed=9, protocol_fingerprint="ffffffff")  # whose score is in another table
-    assert [row.seeds for table in standings(runs_in(tmp_path)) for row in table.rows] == ["5", "3 of 5", "1 of 5", "1"]
-    xavier, kaiming = table.claims
+    assert [row.seeds for table in standings(runs_in(tmp_path)) for row in table.rows] == [
+        "5",
+        "3 of 5 trained",
+        "1 of 5 trained",
+        "0 of 1 trained",
+        "1",
+    ]
+    xavier, kaiming, _ = table.claims
     assert xavier.p == pytest.approx(stats.ttest_rel([0.30, 0.32, 0.33], [0.20, 0.24, 0.26])[1])
     assert kaiming.p is None
 
