@@ -83,7 +83,7 @@ def standings(runs: Sequence[Run]) -> list[Table]:
         measure = Measure(tag, mode)
         rows = ranked(members, keys, measure, lost)
         (claims,) = claims_of_first([[row.scores for row in rows]])
-        tables.append(Table(measure, members[0].facts.get("protocol") or {}, tuple(rows), tuple(claims)))
+        tables.append(Table(measure, members[0].protocol, tuple(rows), tuple(claims)))
     return sorted(tables, key=lambda table: -len(table.rows))
 
 
