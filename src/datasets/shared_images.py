@@ -6,7 +6,6 @@ from pathlib import Path
 from src.datasets.reader import SegmentationDataset
 from src.errors import DataError
 
-
 REMOVE_ONE = "remove one of them"
 
 

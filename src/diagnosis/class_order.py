@@ -53,7 +53,7 @@ class Scale(NamedTuple):
 
 # The first for a whole split, where even Building and Tree differ enough; the second for some frames of one video.
 SCALES = (Scale(0.15, 2.0, 0.0), Scale(1.0, 6.0, 2.0))
-# Half a sum of squares in units of a scale. In 8,552 sets of 1 to 500 frames in the right order, no other order that costs at most
+# Half a sum of squares in units of a scale. In 8,552 sets of 1 to 500 frames in the right order, no other order of cost below
 # MOST was better by MARGIN, and from 5 frames on none by more than 8.3. With two frequent classes of SegNet's splits exchanged
 # it is 28 and more.
 MOST, MARGIN = 6.0, 20.0

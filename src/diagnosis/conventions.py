@@ -11,7 +11,7 @@ from src.datasets.layouts import segnet_splits
 from src.diagnosis.audit import Problems, SplitAudit
 from src.diagnosis.class_order import NAMES, ORDERS, find_likely_order
 
-# Of what lies within the road, in the median image. Measured on SegNet's masks: 0.02 % in val to 0.08 % in test, and at most 0.35 %
+# Of what lies within the road, in the median image. Measured on SegNet's masks: 0.02 % in val, 0.08 % in test, at most 0.35 %
 # in any 20 frames in sequence. With every bright pixel of the road, as paint is, made void: 1.2 % in val to 3.4 % in train.
 MOST_VOID_IN_ROAD = 0.005
 
