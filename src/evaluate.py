@@ -35,7 +35,7 @@ def evaluate(config: "EvaluateConfig") -> int:
     for folder, own in zip(folders, stored, strict=True):
         evaluation = evaluate_checkpoint(folder, own, Request(config.split, config.size, config.checkpoint))
         for line in doubts(folder, evaluation):
-            print(f"beware: {line}", file=sys.stderr)
+            print(f"warning: {line}", file=sys.stderr)
         with writing(folder):
             file = write_evaluation(folder, evaluation)
         if config.format == "json":
@@ -66,7 +66,7 @@ def read_checked(folder: Path, config: "EvaluateConfig") -> "Config":
 
 
 def doubts(folder: Path, evaluation: "Evaluation") -> list[str]:
-    """What keeps this score from being the run's: it has not finished, or the data are others than it was trained with."""
+    """What to know of this score: an unfinished run, data that have changed since training, test images near trained ones."""
     from src.studies.reading import Run, read_run
 
     run = Run(folder, read_run(folder))
@@ -75,7 +75,7 @@ def doubts(folder: Path, evaluation: "Evaluation") -> list[str]:
     before = (run.facts.get("data_fingerprint") or {}).get(split, now)  # a run knows nothing of test
     if before != now:
         lines.append(f"{split} was {before} when {folder} was trained and is {now} now: other data, so another score")
-    return lines
+    return [*lines, *evaluation.facts["leakage"]["warnings"]]
 
 
 def show(folder: Path, evaluation: "Evaluation", file: Path) -> None:

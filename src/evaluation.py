@@ -1,5 +1,6 @@
 """Scores a checkpoint on a split: one confusion matrix for each image, from which all else follows."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,14 @@ from src.datasets.frame_names import frame_order
 from src.datasets.reader import SegmentationDataset
 from src.datasets.sampler import EpochSampler
 from src.device import Compute, Normalize, choose_compute
+from src.diagnosis.leakage import check_leakage
 from src.durable import sha256
 from src.errors import CheckpointError
 from src.loading import build_loader
 from src.metrics import compute_scores, count_confusion
-from src.protocol import describe_pretraining, describe_protocol
+from src.protocol import describe_pretraining, describe_protocol, protocol_fingerprint
 from src.restore import MANIFESTS, check_fit, read_checkpoint, read_manifest
-from src.run_folder import read_run, short_hash
+from src.run_folder import read_run
 from src.seeding import use_determinism
 from src.stored_evaluations import Evaluation
 
@@ -41,18 +43,19 @@ def evaluate_checkpoint(folder: Path, config: Config, request: Request) -> Evalu
 
     Raises:
         CheckpointError: If there is none, or it is damaged.
-        DataError: If the split is not there.
+        DataError: If the split is not there, or shares an image with one that the run learnt from.
     """
     scored = load_scored(folder, config, request)
-    data, saved = scored.data, scored.saved
+    data, saved, run = scored.data, scored.saved, read_run(folder)
+    fingerprints = run.get("data_fingerprint") or {}
+    leakage = check_leakage(data, functools.partial(build_split, config), fingerprints)
     order = frame_order(data.names, data.sequences)
     confusion = count_each(scored, config, request.size)[order]
     sequences = [data.sequences[index] for index in order]
     class_names = [label.name for label in data.classes]
-    run = read_run(folder)
     before = run.get("protocol") or {}
     pretraining = describe_pretraining(config.model.get("weights"), before)
-    protocol = describe_protocol(data, (run.get("data_fingerprint") or {}).get("train"), pretraining, request.size)
+    protocol = describe_protocol(data, fingerprints.get("train"), pretraining, request.size)
     return Evaluation(
         names=[data.names[index] for index in order],
         sequences=sequences,
@@ -68,8 +71,9 @@ def evaluate_checkpoint(folder: Path, config: Config, request: Request) -> Evalu
             "device": scored.compute.name,
             "precision": scored.compute.precision,
             "class_names": class_names,
+            "leakage": leakage,
             "protocol": protocol,
-            "protocol_fingerprint": short_hash(protocol),
+            "protocol_fingerprint": protocol_fingerprint(protocol),
             "scores": score(confusion, class_names),
             "sequences": score_sequences(confusion, sequences, class_names),
             "names": [data.names[index] for index in order],

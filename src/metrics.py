@@ -30,13 +30,17 @@ def count_confusion(
 class Scores:
     """What a confusion matrix says of the scored classes.
 
+    A class that does not occur in the ground truth is left out of every mean, even where it was predicted. mmsegmentation and
+    torchmetrics count it as 0 as soon as one pixel is predicted as it, so that their means can be lower. The rule is a part of
+    a score's protocol (`src/protocol.py`).
+
     Attributes:
-        miou: Mean of `iou` over the classes that occur in the truth.
-        iou: Intersection over union of each class; NaN for a class that does not occur in the truth.
+        miou: Mean of `iou` over the classes that occur in the ground truth.
+        iou: Intersection over union of each class; NaN for a class that does not occur in the ground truth.
         pixel_accuracy: Share of pixels that are right.
-        class_accuracy: Mean over the classes that occur in the truth of the share of their pixels that are right.
+        class_accuracy: Mean over the classes that occur in the ground truth of the share of their pixels that are right.
         accuracy_all_pixels: Share of right pixels over every counted row, scored class or not.
-        absent: Names of the classes that do not occur in the truth, which no mean counts.
+        absent: Names of the classes that do not occur in the ground truth, which no mean counts.
     """
 
     miou: float

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from src.durable import replace_text, write_durably
 from src.errors import UserError
+from src.protocol import complete_protocol
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Evaluation:
     @property
     def protocol(self) -> dict[str, Any]:
         """What a score must share with another to be ranked with it."""
-        return self.facts["protocol"]
+        return complete_protocol(self.facts["protocol"])
 
     @property
     def fingerprint(self) -> str:

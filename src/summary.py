@@ -7,8 +7,7 @@ import torch
 
 from src.environment import program
 from src.models.cost import count_gmacs
-from src.protocol import describe_pretraining, describe_protocol
-from src.run_folder import short_hash
+from src.protocol import describe_pretraining, describe_protocol, protocol_fingerprint
 from src.tags import POINTS, describe_tag
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def describe(config: "Config", experiment: "Experiment", earlier: dict[str, Any]
         "images": {"train": len(experiment.train_data), "val": len(experiment.val_data)},
         "data_fingerprint": {"train": trained_on, "val": experiment.val_data.fingerprint},
         "protocol": protocol,
-        "protocol_fingerprint": short_hash(protocol),
+        "protocol_fingerprint": protocol_fingerprint(protocol),
     }
 
 

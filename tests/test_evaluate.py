@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, write_split
+from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from src.build import build_model, build_part
@@ -22,7 +24,8 @@ from src.composing import compose_checked, fill_in
 from src.config import check_evaluate
 from src.datasets.reader import SegmentationDataset
 from src.errors import UserError
-from src.evaluate import evaluate
+from src.evaluate import evaluate, read_checked
+from src.evaluation import Request, evaluate_checkpoint
 from src.restore import read_checkpoint
 from src.stored_config import read_stored_config
 from src.stored_evaluations import Evaluation, read_evaluation
@@ -305,6 +308,89 @@ def test_a_stored_configuration_can_name_nothing_that_the_command_line_could_not
         (copy / "config.yaml").write_text(bad)
         with pytest.raises(UserError, match=re.escape(why)):
             evaluated(f"run='{copy}'")
+
+
+def copied(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The made data and the run that was trained on them, to be changed at will; the root is where it was, `data`."""
+    if run.parent.name.startswith("camvid"):
+        pytest.skip("for made data, which can be changed")
+    shutil.copytree(run.parent / "data", tmp_path / "data")
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "evaluations", ignore_errors=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data"
+
+
+def scored(*words: str) -> dict[str, Any]:
+    """The facts that `python -m src.evaluate run=run WORDS` prints; the root is that of the current folder."""
+    config = fill_in(compose_checked("evaluate", ["run=run", *CPU[:2], "format=json", "root=data", *words])[0])
+    check_evaluate(config)
+    folder = Path("run")
+    own = read_checked(folder, config)
+    return evaluate_checkpoint(folder, own, Request(config.split, config.size, config.checkpoint)).facts
+
+
+@pytest.mark.parametrize("source", ["train", "val"])
+def test_an_image_that_the_run_learnt_from_is_not_scored(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Under another name, and in another compression: the pixels decide."""
+    data = copied(run, tmp_path, monkeypatch)
+    assert scored("split=test")["leakage"] == {"compared_with": ["train", "val"], "near_frames": [], "warnings": []}
+    image, mask = data / source / "frame_002.png", data / f"{source}annot" / "frame_002.png"
+    with Image.open(image) as opened:
+        opened.save(data / "test" / "two_99.png", compress_level=1)
+    shutil.copy(mask, data / "testannot" / "two_99.png")
+    assert (data / "test" / "two_99.png").read_bytes() != image.read_bytes()
+    done = python(tmp_path, "src.evaluate", "run=run", "split=test", "root=data", *CPU[:2])
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"data/test/two_99.png of test is the same picture as data/{source}/frame_002.png of {source}" in line
+    assert "remove it from test" in line
+    assert not (tmp_path / "run" / "evaluations").exists()
+
+
+def test_near_frames_of_one_video_are_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(run, tmp_path, monkeypatch)
+    for folder in (data / "test", data / "testannot"):
+        (folder / "two_12.png").rename(folder / "frame_041.png")  # train ends with 11, val with 6
+    config = fill_in(compose_checked("evaluate", ["run=run", "split=test", "root=data", *CPU[:2]])[0])
+    check_evaluate(config)
+    assert evaluate(config) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        f"warning: {split} and test share the sequence frame: frames {last} and 41 are {41 - last} apart;"
+        " scores on test are optimistic"
+        for split, last in (("train", 11), ("val", 6))
+    ]
+    stored = read_evaluation(tmp_path / "run/evaluations/test_best_training.json").facts["leakage"]
+    assert [near["frames_apart"] for near in stored["near_frames"]] == [30, 35]
+
+
+def test_training_data_that_are_gone_or_others_cannot_be_compared(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = copied(run, tmp_path, monkeypatch)
+    trained_on = read_run(tmp_path / "run")["data_fingerprint"]["train"]
+    for folder in ("train", "trainannot"):  # train has since gained an image of val
+        source = data / folder.replace("train", "val") / "frame_001.png"
+        shutil.copy(source, data / folder / "frame_500.png")
+    (line,) = scored("split=val")["leakage"]["warnings"]
+    assert line.startswith("val could not be compared with train, so that they may share images: train was " + trained_on)
+    for file in data.glob("train*/*"):
+        file.unlink()
+    found = scored("split=test")["leakage"]
+    assert found["compared_with"] == ["val"]
+    (line,) = found["warnings"]
+    assert line.startswith("test could not be compared with train, so that they may share images: ")
+    assert "no image" in line
+    facts = read_run(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"data_fingerprint": None}))
+    assert [line.endswith("run.json has no fingerprint of train") for line in scored("split=val")["leakage"]["warnings"]] == [
+        True
+    ]
 
 
 @pytest.mark.slow

@@ -101,6 +101,27 @@ def test_an_absent_class_is_named_and_left_out_of_the_means() -> None:
     assert scores.pixel_accuracy == pytest.approx(8 / 10)
 
 
+@pytest.mark.parametrize(("to_next", "to_absent", "ours", "theirs"), [(5, 2, 5 / 17, 15 / 68), (7, 0, 5 / 19, 5 / 19)])
+def test_an_absent_class_that_is_predicted_costs_others_a_mean_and_not_us(
+    to_next: int, to_absent: int, ours: float, theirs: float
+) -> None:
+    """Three classes, each right 5 times of 12; the fourth has no pixel in the ground truth.
+
+    Where 2 pixels of each class are taken for the fourth, each IoU is 5 / (12 + 10 - 5) = 5/17, 0.294 on the mean of three, and
+    0.221 on that of four, where torchmetrics and mmsegmentation count the fourth as 0. Where nothing is, all agree.
+    """
+    confusion = np.zeros((4, 4), np.int64)
+    for number in range(3):
+        confusion[number, [number, (number + 1) % 3, 3]] = [5, to_next, to_absent]
+    scores = compute_scores(confusion, ("a", "b", "c", "d"))
+    assert scores.miou == pytest.approx(ours)
+    assert scores.absent == ("d",)
+    truth, prediction = (torch.tensor(np.repeat(ids.ravel(), confusion.ravel())) for ids in np.indices((4, 4)))
+    assert MulticlassJaccardIndex(4, average="macro")(prediction, truth).item() == pytest.approx(theirs)
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)  # mmsegmentation: nanmean of intersection by union
+    assert np.mean([right / both for right, both in zip(np.diag(confusion), union, strict=True) if both]) == pytest.approx(theirs)
+
+
 def test_a_class_that_is_there_and_never_found_scores_zero() -> None:
     scores = compute_scores(np.array([[2, 0], [3, 0]]), ["a", "b"])
     assert scores.iou == {"a": pytest.approx(2 / 5), "b": 0.0}

@@ -9,6 +9,7 @@ from src.datasets.reader import Source
 from src.datasets.shared_images import find_shared_images
 from src.diagnosis import costs
 from src.diagnosis.audit import Problems, SplitAudit, audit_split
+from src.diagnosis.conventions import describe_conventions
 from src.diagnosis.leakage import find_near_frames
 from src.errors import DataError
 from src.losses import median_frequency_weights
@@ -35,8 +36,8 @@ def diagnose(
     report: Report = {
         "layout": source.layout,
         "splits": {split.name: describe_split(split, source.labels) for split in splits},
-        "sequences": find_near_frames(splits, problems),
-    }
+        "sequences": find_near_frames({s.name: [pair.image.stem for pair in s.pairs] for s in splits}, problems.warnings),
+    } | describe_conventions(splits, source.labels, problems)
     usable = {split.name: split for split in splits if split.id_pixels[: len(source.labels.classes)].any()}
     if "train" in usable:
         scored = [split for name, split in usable.items() if name != "train"]
@@ -151,6 +152,8 @@ def class_table(report: Report) -> list[str]:
         shares = [split[key] for split in splits.values()]
         if key == "void_share" or any(shares):
             lines.append(f"{title:<20}" + "".join(f"{share * 100:>10.2f}{'':>8}" for share in shares))
+    if report["void_convention"] == "merged":
+        lines.append("void: lane marks are no void but Road, as where all 32 classes are merged")
     return [*lines, "weight: median frequency, of the training split (loss=balanced_cross_entropy)"]
 
 

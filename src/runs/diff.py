@@ -37,7 +37,7 @@ def lab_note(a: Run, b: Run) -> str:
     if a.fingerprint != b.fingerprint:
         parts += [
             "They were scored in different ways and must not be ranked together:\n\n"
-            + _table(_of(a, "protocol"), _of(b, "protocol"))
+            + _table(flatten(a.protocol), flatten(b.protocol))
         ]
     elif _monitored(a) == _monitored(b):
         parts += [

@@ -15,6 +15,7 @@ from typing import Any
 from src.config import YOUNGER_KEYS
 from src.errors import ConfigError, NonFiniteLossError, UserError
 from src.lock import is_locked
+from src.protocol import complete_protocol
 from src.resume import flatten
 from src.run_folder import OUTPUTS, STUDY, parse_time, read_run, short_hash
 
@@ -91,6 +92,11 @@ class Run:
     def seed(self) -> int:
         """That everything random starts from."""
         return int(self.config.get("seed", 0))
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How its score was taken; empty where it does not say."""
+        return complete_protocol(self.facts.get("protocol") or {})
 
     @property
     def fingerprint(self) -> str:

@@ -128,7 +128,7 @@ def standings(runs: Sequence[Run]) -> list[Table]:
         if not rows:
             continue
         (claims,) = claims_of_first([[row.scores for row in rows]])
-        tables.append(Table(measure, rows[0].begun[0].facts.get("protocol") or {}, tuple(rows), tuple(claims)))
+        tables.append(Table(measure, rows[0].begun[0].protocol, tuple(rows), tuple(claims)))
     return sorted(tables, key=lambda table: -sum(bool(row.runs) for row in table.rows))
 
 
