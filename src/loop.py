@@ -24,10 +24,10 @@ from src.tags import tags_of
 
 @runtime_checkable
 class Monitor(Protocol):
-    """Which score decides what is best, and whether `max` or `min` is better."""
+    """Which score decides what is best, and whether `max` or `min` is better; by now it is one of these."""
 
     tag: str
-    mode: str
+    mode: str | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def fit(
         NonFiniteLossError: If more than `setup.max_skipped` steps in a row had a loss or gradient that is not finite; the weights
             are those from before these steps.
     """
+    assert monitor.mode is not None
     while not is_done(state):
         clock = Clock(state.totals, setup.compute.device)
         yield from train_epoch(state, setup, log_every, clock)

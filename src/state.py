@@ -103,7 +103,6 @@ class TrainState:
 
     def note_score(self, score: float, mode: str) -> bool:
         """Whether this epoch's score is the best so far; a tie keeps the earlier one, NaN is never best."""
-        assert mode in ("max", "min")
         better = score > self.best_score if mode == "max" else score < self.best_score
         if better or (math.isnan(self.best_score) and not math.isnan(score)):
             self.best_score, self.best_epoch = score, self.epoch

@@ -1,6 +1,7 @@
 """Numbers of a configuration: a bad one is refused in one line, before anything is made."""
 
 import copy
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -27,7 +28,7 @@ OPTIONS = {
     "default": [],
     "cosine": ["model=unet", "optimizer=adamw", "scheduler=cosine_warmup", "loss=balanced_cross_entropy"],
 }
-VALUES = ["0", "-1", "-0.0", str(10**30), "1e400", "nan", "true", "text"]
+VALUES = ["0", "-1", "-0.0", str(10**40), "1e400", "nan", "true", "text"]
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_any_number_is_accepted_or_refused_in_one_line(words: list[str], options
             try:
                 check_point(prepare("config", [*base, word])[1])
                 accepted += 1
-                if value in ("1e400", "nan", "true", "text", str(10**30)):
+                if value in ("1e400", "nan", "true", "text", str(10**40)):
                     wrong.append(f"{word}: accepted")
             except UserError as error:
                 if "\n" in str(error) or key.partition(".")[0] not in str(error):
@@ -159,7 +160,7 @@ def test_numbers_of_evaluate_have_ranges_too(key: str, value: int) -> None:
     whole |= {"num_workers": 0, "device": "cpu", "precision": None, "threads": None, "format": "text"}
     check_evaluate(EvaluateConfig(**whole))
     with pytest.raises(ConfigError, match=rf"^{key}={value}; allowed are whole numbers from \d to \d+$"):
-        check_evaluate(EvaluateConfig(**whole | {key: value}))
+        check_evaluate(dataclasses.replace(EvaluateConfig(**whole), **{key: value}))
 
 
 def test_a_stored_configuration_is_held_to_the_ranges(words: list[str], tmp_path: Path) -> None:

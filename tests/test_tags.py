@@ -118,7 +118,7 @@ def test_a_class_that_is_lost_in_resizing_has_no_pixel(tiny_overrides: Words, ti
     """Of the halved mask only every other row and column is left; OpenCV's nearest at pixel centres takes the odd ones."""
 
     def one_fence(mask: np.ndarray) -> None:
-        mask[0, 0] = 4
+        mask[0, 0] = 7
 
     change_masks(tiny_data / "valannot", one_fence)
     words = [*tiny_overrides, "monitor.tag=val/iou/Fence"]
