@@ -23,8 +23,8 @@ class AttU_Net(UNet):  # noqa: N801  the name that the field uses
         num_classes: int,
         channels: Sequence[int] = (64, 128, 256, 512, 1024),
         upsampling: Upsampling = "transpose",
-        init: Init = "normal",
-        init_gain: float | None = 0.02,
+        init: Init = "kaiming",
+        init_gain: float | None = None,
         in_channels: int = 3,
     ) -> None:
         super().__init__(num_classes, channels, upsampling, "default", None, in_channels)

@@ -33,8 +33,8 @@ class UNet(nn.Module):
         num_classes: int,
         channels: Sequence[int] = (64, 128, 256, 512, 1024),
         upsampling: Upsampling = "transpose",
-        init: Init = "normal",
-        init_gain: float | None = 0.02,
+        init: Init = "kaiming",
+        init_gain: float | None = None,
         in_channels: int = 3,
     ) -> None:
         check_channels(channels)
