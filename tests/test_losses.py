@@ -181,7 +181,7 @@ def test_weights_of_the_real_camvid() -> None:
 
 def test_the_two_sums_of_a_hand_case() -> None:
     """Probabilities 1/4 and 3/4 at four pixels, one of them void."""
-    logits = torch.tensor([0.0, math.log(3)]).double().view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    logits = torch.tensor([0.0, math.log(3)], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, 2, 2)
     masks = torch.tensor([[[0, 1], [255, 0]]])
     first, second = math.log(4), math.log(4 / 3)
     plain = CrossEntropy(255, NO_COUNTS, NO_COUNTS, 2)
