@@ -48,7 +48,7 @@ LAYERS = {
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
     *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "figures", "lock", "losses", "models"),
-    *("events", "protocol", "ranks", "redaction", "seeding", "signals", "writer"),
+    *("events", "protocol", "ranks", "redaction", "seeding", "signals", "times", "writer"),
 }
 HYDRA = {"cli", "composing", "config", "config_errors", "build", "stored_config"} | LAYERS[0]
 HYDRAS_JOB = ROOT / "src/studies/isolation.py"  # what Hydra calls for each job of a sweep
