@@ -10,7 +10,8 @@ from src.config import RESULTS_VERSION, YOUNGER_KEYS, Config, is_harmless
 from src.durable import writing
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
-from src.run_folder import IN_USE, OUTPUTS, STUDY, Launch, RunFolder, claim_folder, end_dead_run, parse_time, read_run
+from src.run_folder import IN_USE, OUTPUTS, STUDY, Launch, RunFolder, claim_folder, end_dead_run, read_run
+from src.times import parse_time
 
 LOGGER = logging.getLogger("src")
 NEVER = datetime.min.replace(tzinfo=timezone.utc)  # of a run whose start is not known
@@ -78,7 +79,7 @@ def _new_folder(launch: Launch, home: Path) -> Path:
 
 def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
     found = []
-    for folder in (file.parent for file in home.glob("*/run.json")):
+    for folder in sorted((file.parent for file in home.glob("*/run.json")), reverse=True):
         try:
             run = read_run(folder)
         except UserError as error:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from src.errors import ConfigError, UserError, WriteError
 from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
 from src.signals import Interrupted
+from src.times import now
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
     from src.loop import EpochRecord
@@ -204,23 +205,6 @@ class RunFolder:
             self.write(status=status, end=now(), error=error)
         except (OSError, WriteError) as problem:
             LOGGER.warning("%s: does not say that the run is %s (%s)", self.path / "run.json", status, problem)
-
-
-def now() -> str:
-    """Local time with its offset, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def parse_time(text: Any) -> datetime | None:
-    """The moment that `now` wrote; None where the text is no time. A time without an offset is read as UTC.
-
-    Times are compared as moments, never as text: across time zones, or when clocks are put back, the two orders differ.
-    """
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:

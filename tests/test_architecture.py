@@ -49,7 +49,7 @@ LAYERS = {
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
     *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "figures", "lock", "losses", "models"),
-    *("events", "ranges", "ranks", "redaction", "schedules", "seeding", "signals", "tags", "writer"),
+    *("events", "ranges", "ranks", "redaction", "schedules", "seeding", "signals", "tags", "times", "writer"),
 }
 HYDRA = {"cli", "composing", "config", "config_errors", "parts", "stored_config"} | LAYERS[0]
 HYDRAS_JOB = ROOT / "src/studies/isolation.py"  # what Hydra calls for each job of a sweep

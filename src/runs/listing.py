@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from src.errors import ConfigError
-from src.run_folder import OUTPUTS, parse_time
+from src.run_folder import OUTPUTS
 from src.studies.configurations import Scoring, scoring_of, swept_keys
 from src.studies.reading import LONG_AGO, Run, find_sweep, read_runs
+from src.times import parse_time
 
 FILTER = re.compile(r"(?P<key>[\w./]+)(?P<sign><=|>=|!=|=|<|>)(?P<value>.*)", re.DOTALL)
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {

@@ -16,7 +16,8 @@ from typing import Any
 
 from src.errors import UserError
 from src.lock import is_held, takes_lock
-from src.run_folder import STUDY, now, read_run, write_json
+from src.run_folder import STUDY, read_run, write_json
+from src.times import now
 
 LEDGER = "ledger.jsonl"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from src.run_folder import parse_time
 from src.studies.ledger import is_claimed, read_events, read_study
 from src.studies.reading import LONG_AGO, Run
+from src.times import parse_time
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from src.errors import UserError
-from src.run_folder import STUDY, parse_time
+from src.run_folder import STUDY
 from src.studies.ledger import Job, Study, read_jobs, read_study
+from src.times import parse_time
 
 PAGE = "report.html"
 FRESH_SECONDS = 30  # a page is not written again before it is so old: it takes less than a second, but there may be many workers

@@ -17,7 +17,8 @@ from src.errors import ConfigError, NonFiniteLossError, UserError
 from src.lock import is_locked
 from src.protocol import complete_protocol
 from src.resume import flatten
-from src.run_folder import OUTPUTS, STUDY, parse_time, read_run, short_hash
+from src.run_folder import OUTPUTS, STUDY, read_run, short_hash
+from src.times import parse_time
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_")
 NEVER_ENDED = "interrupted"

@@ -13,7 +13,6 @@ from plotly.offline import get_plotlyjs
 
 from src.config import is_harmless
 from src.durable import replace_text
-from src.run_folder import now
 from src.studies.ledger import Job, read_jobs, read_study
 from src.studies.overlap import beside_others
 from src.studies.reading import Run, read_runs
@@ -22,6 +21,7 @@ from src.studies.report.charts import charts_of
 from src.studies.report.differences import Differences, best_two, read_differences
 from src.studies.report.saving import sweeps_in
 from src.studies.statistics.standing import Row, Table, standings
+from src.times import now
 
 TEMPLATES = Path(__file__).parent / "templates"
 HTML, MARKDOWN = "report.html", "report.md"
