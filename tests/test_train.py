@@ -365,7 +365,7 @@ def test_patience_ends_a_run_that_no_longer_gets_better(left: Left) -> None:
     _, _, early, _, again = left(run_killed)
     assert early.code == 0, early.output
     assert (again.code, again.folder) == (0, early.folder), again.output  # resumed, it adds nothing
-    assert "stopped early: no better lr for training.patience=2 epochs" in early.output
+    assert "stopped early: no better train/skipped_steps for training.patience=2 epochs" in early.output
     assert len(early.rows()) == 3  # the rate never changes: best at the first epoch, then two without a better one
     assert (early.run()["status"], early.run()["best_epoch"]) == ("finished", 1)
     assert (early.folder / "metrics.xlsx").exists()
