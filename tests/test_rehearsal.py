@@ -255,7 +255,7 @@ def test_the_rehearsal_leaves_no_trace(tiny_overrides: list[str], monkeypatch: p
     def built() -> dict[str, Any]:
         random.seed(3)
         experiment = build(config)
-        states = {"torch": torch.get_rng_state(), "numpy": np.random.get_state()[1].tolist(), "python": random.getstate()}
+        states = {"torch": torch.get_rng_state(), "numpy": repr(np.random.get_state(legacy=False)), "python": random.getstate()}
         return {**states, "batches": list(experiment.setup.train_loader), "state": experiment.state.state_dict()}
 
     rehearsed = built()
