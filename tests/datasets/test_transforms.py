@@ -206,7 +206,7 @@ def test_the_smallest_images_are_tried(tmp_path: Path) -> None:
     masks = [np.full(size, 3, np.uint8) for size in ((40, 40), (20, 60), (60, 18))]
     write(tmp_path, masks)
     for size in ([16, 19], [21, 16]):
-        crop = Augmentation([A.RandomCrop(*size)], from_native=True)
+        crop = Augmentation([A.RandomCrop(size[0], size[1])], from_native=True)
         with pytest.raises(ConfigError, match="RandomCrop fails on an image of"):
             CamVid(str(tmp_path), "train", image_size=size, augmentation=crop)
     crop = Augmentation([A.RandomCrop(20, 18)], from_native=True)
