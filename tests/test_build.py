@@ -56,7 +56,7 @@ def with_node(config: Config, group: str, **values: Any) -> Config:
         ("optimizer", {"momentun": 0.9}, r"^optimizer\.momentun: no such argument, did you mean optimizer\.momentum\?"),
         ("optimizer", {"params": [1]}, r"^optimizer\.params: no such argument"),
         ("loss", {"class_weight": "none"}, r"^loss\.class_weight: no such argument, did you mean loss\.class_weights\?"),
-        ("scheduler", {"gama": 0.1}, r"^scheduler\.gama: no such argument, did you mean scheduler\.gamma\?"),
+        ("scheduler", {"T_mx": 3}, r"^scheduler\.T_mx: no such argument, did you mean scheduler\.T_max\?"),
         ("dataset", {"rot": "x"}, r"^dataset\.rot: no such argument, did you mean dataset\.root\?"),
         (
             "augmentation",
@@ -72,8 +72,8 @@ def with_node(config: Config, group: str, **values: Any) -> Config:
         ("optimizer", {"lr": "fast"}, r"^optimizer\.lr='fast'; allowed is .*float"),
         ("optimizer", {"lr": True}, r"^optimizer\.lr=True; allowed is .*float"),
         ("optimizer", {"lr": -1.0}, r"^optimizer: .*learning rate"),
-        ("scheduler", {"step_size": 2.5}, r"^scheduler\.step_size=2\.5; allowed is int$"),
-        ("scheduler", {"step_size": None}, r"^scheduler\.step_size=None; allowed is int$"),
+        ("scheduler", {"T_max": 2.5}, r"^scheduler\.T_max=2\.5; allowed is int$"),
+        ("scheduler", {"T_max": None}, r"^scheduler\.T_max=None; allowed is int$"),
         ("scheduler", {"warmup_epochs": -1}, r"^scheduler\.warmup_epochs=-1; allowed are whole numbers from 0$"),
         ("scheduler", {"warmup_epochs": "a"}, r"^scheduler\.warmup_epochs='a'; allowed are whole numbers from 0$"),
         ("dataset", {"labels": "camvid12"}, r"^dataset\.labels=camvid12; allowed are camvid11, camvid32, index$"),
@@ -189,7 +189,8 @@ def test_only_training_leaves_out_the_last_batch(config: Config) -> None:
 
 
 def test_the_learning_rate_rises_over_the_warmup(config: Config) -> None:
-    state = build(with_node(with_node(config, "optimizer", lr=0.4), "scheduler", warmup_epochs=3)).state
+    constant = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "eta_min": 0.4}
+    state = build(with_node(with_node(config, "optimizer", lr=0.4), "scheduler", **constant, warmup_epochs=3)).state
     rates = []
     for _ in range(5):
         rates.append(state.optimizer.param_groups[0]["lr"])
@@ -221,8 +222,8 @@ BAD_POINTS: list[tuple[str, dict[str, Any]]] = [
     ("model", {"_target_": "torch.optim.SGD"}),
     ("optimizer", {"lr": "fast"}),
     ("optimizer", {"lr": -1.0}),
-    ("optimizer", {"nesterov": True}),  # which needs momentum
-    ("scheduler", {"gama": 1.0}),
+    ("optimizer", {"nesterov": True, "momentum": 0.0}),  # which needs momentum
+    ("scheduler", {"T_mx": 3}),
     ("scheduler", {"warmup_epochs": -1}),
     ("dataset", {"root": "/no such folder"}),
     ("dataset", {"labels": "index"}),  # which needs num_classes

@@ -79,7 +79,7 @@ def test_one_row_a_run_with_the_same_columns(run: Callable[..., None], tmp_path:
     assert (first["model"], second["model"]) == ("AttU_Net", "UNet")
     assert first["model.channels"] == "64-128-256-512-1024"
     assert (first["training.patience"], second["training.patience"]) == ("null", "7")
-    assert first["optimizer.momentum"] == 0.0
+    assert first["optimizer.momentum"] == 0.9
     assert "optimizer.momentum" not in second
     assert second["optimizer.betas"] == "0.9-0.999"  # a column, though the first run has none of it
     assert {"optimizer.momentum", "optimizer.betas", "scheduler.T_max", "dataset.num_train"} <= set(columns)

@@ -113,8 +113,8 @@ def test_any_number_is_accepted_or_refused_in_one_line(words: list[str], options
         ("optimizer.momentum=1.5", "optimizer.momentum=1.5; allowed are numbers from 0 to 1"),
         ("training.checkpoint_seconds=-1", "training.checkpoint_seconds=-1.0; allowed are numbers from 0 to 1e+09"),
         ("training.checkpoint_seconds=inf", "training.checkpoint_seconds=inf; allowed are numbers from 0 to 1e+09"),
-        ("scheduler.step_size=0", "scheduler.step_size=0; allowed are whole numbers from 1 to 1000000"),
-        ("scheduler.step_size=true", "scheduler.step_size=True; allowed are whole numbers from 1 to 1000000"),
+        ("scheduler.T_max=0", "scheduler.T_max=0; allowed are whole numbers from 1 to 1000000"),
+        ("scheduler.T_max=true", "scheduler.T_max=True; allowed are whole numbers from 1 to 1000000"),
         ("+loss.label_smoothing=nan", "loss.label_smoothing=nan; allowed are numbers from -1e+18 to 1e+18"),
     ],
 )

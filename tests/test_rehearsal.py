@@ -113,7 +113,7 @@ class NoneCounted(MeanOverCounted):
 
 LOSS = ["~loss.class_weights", "loss._target_=torch.nn."]
 PLAIN_SGD = ["~optimizer.momentum", "~optimizer.weight_decay", "~optimizer.nesterov", "~optimizer.fused", "optimizer._target_="]
-SCHEDULE = ["~scheduler.step_size", "~scheduler.gamma", "scheduler._target_=torch.optim.lr_scheduler."]
+SCHEDULE = ["~scheduler.T_max", "scheduler._target_=torch.optim.lr_scheduler."]
 
 
 def with_target(words: list[str], name: str, *more: str) -> list[str]:

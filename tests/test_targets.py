@@ -16,7 +16,7 @@ from conftest import ROOT
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from src import build
+from src import build, parts
 from src.build import build_part, in_words
 from src.cli import prepare
 from src.errors import ConfigError
@@ -116,7 +116,7 @@ def without_the_guard(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def build_unchecked(group: str, node: dict[str, Any], **runtime: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(build, "check_targets", lambda group, node, runtime: runtime)
+            patch.setattr(parts, "check_targets", lambda group, node, runtime: runtime)
             for module in ("target_policy", "instantiate._instantiate2"):
                 patch.setattr(f"hydra._internal.{module}._authorize_target_name", lambda *_, **__: None)
             try:

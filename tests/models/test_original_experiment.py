@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import albumentations as A
 import numpy as np
@@ -106,7 +107,7 @@ def test_the_network_has_the_originals_shapes() -> None:
         ours = build_model(prepare("config", ["experiment=original"])[1], NUM_CLASSES)
     expected = {name: value.shape for name, value in rename_original_weights(original.state_dict()).items()}
     assert {name: value.shape for name, value in ours.state_dict().items()} == expected
-    gates = {level: original.get_submodule(f"Att{level}.W_g.0").weight.shape[0] for level in (5, 4, 3, 2)}
+    gates = {level: original.state_dict()[f"Att{level}.W_g.0.weight"].shape[0] for level in (5, 4, 3, 2)}
     assert gates == {5: 256, 4: 128, 3: 64, 2: 32}
     assert sum(p.numel() for p in ours.parameters()) == 57_164_813
 
@@ -124,7 +125,9 @@ def test_the_weights_start_from_the_originals_distributions(data: Path) -> None:
 def test_images_and_masks_are_the_originals(data: Path) -> None:
     """Its pipeline of albumentations, without flips in validation; one of the four flips of it in training."""
     experiment = build_experiment(data, "model.channels=[2,4]", "loader.batch_size=2")
-    pipeline = A.Compose([A.Resize(224, 224), A.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), ToTensorV2()])
+    pipeline: Any = A.Compose(
+        [A.Resize(224, 224), A.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), ToTensorV2()]
+    )
     expected = {split: [pipeline(**read(file)) for file in sorted((data / split).iterdir())] for split in ("train", "val")}
     normalize, val = experiment.setup.normalize, experiment.val_data
     assert len(val) == 3

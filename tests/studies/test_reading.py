@@ -8,8 +8,8 @@ import pytest
 
 from src.errors import ConfigError
 from src.studies.choosing import choose_runs
+from src.studies.configurations import swept_keys
 from src.studies.reading import Run, find_sweep
-from src.studies.statistics.standing import swept_keys
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import html
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import SCORES, make_run, make_sweep
@@ -105,7 +106,7 @@ def test_a_key_that_moves_others_with_it_has_an_effect(tmp_path: Path) -> None:
     assert "init (with lr) 10.1 points, channels 5.0 points" in said.sizes
     assert said.keys[0].endswith("Mean over 2 combinations of the other keys; moving with init: lr.")
     assert said.silent == []
-    traces = list(marginal_effects(table).data)  # type: ignore[union-attr]
+    traces: list[Any] = list(marginal_effects(table).data)  # type: ignore[union-attr]
     assert [trace.name for trace in traces if trace.showlegend is None] == ["channels", "init"]
     seeds = next(trace for trace in traces if trace.name == "channels, each seed")  # three are shown, with no interval
     found = {width: [y for x, y in zip(seeds.x, seeds.y, strict=True) if x == width] for width in ("4-8", "8-16")}
