@@ -209,7 +209,7 @@ def test_a_batch_that_batchnorm_cannot_normalise_is_refused(config: Config) -> N
     config = with_node(
         dataclasses.replace(config, loader=dataclasses.replace(config.loader, batch_size=1)), "model", channels=[2] * 6
     )
-    with pytest.raises(ConfigError, match=r"24x32 image leaves BatchNorm a single value"):
+    with pytest.raises(ConfigError, match=r"1 image of 24x32 leaves BatchNorm a single value"):
         build(config)
 
 

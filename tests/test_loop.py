@@ -420,6 +420,7 @@ SHAPES: dict[str, Callable[[int, int, int], float]] = {  # (epoch from 0, epochs
     "constant": lambda epoch, epochs, step: 1.0,
     "cosine": lambda epoch, epochs, step: (1 + math.cos(math.pi * epoch / epochs)) / 2,
     "cosine_warmup": lambda epoch, epochs, step: (1 + math.cos(math.pi * epoch / epochs)) / 2,
+    "plateau": lambda epoch, epochs, step: 1.0,  # patience is longer than these runs; see test_schedules.py
     "poly": lambda epoch, epochs, step: (1 - epoch / epochs) ** 0.9,
     "step": lambda epoch, epochs, step: 0.1 ** (epoch // step),
     "plateau": lambda epoch, epochs, step: 1.0,  # fewer epochs than its patience
