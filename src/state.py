@@ -101,6 +101,10 @@ class TrainState:
     best_score: float = field(default=math.nan)
     best_epoch: int = 0
 
+    def __post_init__(self) -> None:
+        # Else schedules warn where no step of this process came first: after a resume, or where all were skipped.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+
     def note_score(self, score: float, mode: str) -> bool:
         """Whether this epoch's score is the best so far; a tie keeps the earlier one, NaN is never best."""
         better = score > self.best_score if mode == "max" else score < self.best_score
@@ -136,4 +140,3 @@ class TrainState:
         self.totals.load_state_dict(complete_totals(saved["totals"], saved["step"]))
         for name in ("epoch", "step", "best_score", "best_epoch"):
             setattr(self, name, saved[name])
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # by the process that saved this; else the schedule warns

@@ -35,7 +35,7 @@ def train_step(state: TrainState, setup: Setup, images: Tensor, masks: Tensor) -
     norm = torch.nn.utils.get_total_norm(gradients)
 
     ok = _note_whether_finite(state, setup, loss_sum, norm)
-    update_weights(state, ok)
+    update_weights(state, ok, torch.isfinite(norm))
     for buffer, old in zip(buffers, before, strict=True):
         buffer.copy_(torch.where(ok, buffer, old))
 
@@ -62,10 +62,18 @@ def _note_whether_finite(state: TrainState, setup: Setup, loss: Tensor, norm: Te
     return finite & (totals.bad_step == NEVER)
 
 
-def update_weights(state: TrainState, ok: Tensor) -> None:
-    """One optimizer step if the scalar `ok` is true, decided on the device where the optimizer can."""
-    if state.scaler.is_enabled() or ok.device.type == "cpu" or not _skips_on_device(state.optimizer):
-        if ok.item():  # costs nothing on the CPU, a wait elsewhere
+def update_weights(state: TrainState, ok: Tensor, gradient_is_finite: Tensor) -> None:
+    """One optimizer step if both scalars are true, decided on the device where the optimizer can.
+
+    Args:
+        state: What changes.
+        ok: Whether the step may change anything.
+        gradient_is_finite: False is no fault under fp16, whose scaler then lowers its scale.
+    """
+    skips_on_device = _skips_on_device(state.optimizer)
+    if state.scaler.is_enabled() or ok.device.type == "cpu" or not skips_on_device:
+        # The scaler would leave such a step to a fused optimizer, whose first one must not be skipped.
+        if ok.item() and (skips_on_device or gradient_is_finite.item()):  # costs nothing on the CPU, a wait elsewhere
             state.scaler.step(state.optimizer)
         state.scaler.update()
         return

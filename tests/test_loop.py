@@ -301,7 +301,7 @@ def test_a_gradient_that_no_scale_makes_finite_ends_the_run(make: Make, words: l
 
 
 def test_an_overflow_that_a_smaller_scale_cures_is_no_failure(make: Make) -> None:
-    experiment = make("optimizer.lr=1e-5")
+    experiment = make("optimizer.lr=1e-8")
     experiment.state.scaler = GradScaler("cpu", init_scale=2.0**127)
     steep = dataclasses.replace(experiment.setup, loss=FaultyLoss(experiment.setup.loss, at=1, fault="1e3", until=100))
     before = weights(experiment.state.model)
@@ -351,11 +351,11 @@ def test_update_weights_steps_if_all_is_well_and_only_then(make: Make, optimizer
     train_step(state, setup, setup.normalize(images), masks)
     before, moments = weights(state.model), copy.deepcopy(state.optimizer.state_dict()["state"])
     assert moments
-    update_weights(state, torch.tensor(False).as_subclass(kind))
+    update_weights(state, torch.tensor(False).as_subclass(kind), torch.tensor(True))
     assert same(weights(state.model), before)
     after = state.optimizer.state_dict()["state"]
     assert all(torch.equal(moments[k][name], after[k][name]) for k in moments for name in moments[k])
-    update_weights(state, torch.tensor(True).as_subclass(kind))
+    update_weights(state, torch.tensor(True).as_subclass(kind), torch.tensor(True))
     assert not same(weights(state.model), before)
 
 
@@ -423,7 +423,6 @@ SHAPES: dict[str, Callable[[int, int, int], float]] = {  # (epoch from 0, epochs
     "plateau": lambda epoch, epochs, step: 1.0,  # patience is longer than these runs; see test_schedules.py
     "poly": lambda epoch, epochs, step: (1 - epoch / epochs) ** 0.9,
     "step": lambda epoch, epochs, step: 0.1 ** (epoch // step),
-    "plateau": lambda epoch, epochs, step: 1.0,  # fewer epochs than its patience
 }
 
 

@@ -128,7 +128,7 @@ def own_loss(name: str) -> list[str]:
 
 def own_model(name: str) -> list[str]:
     keys = ("channels", "upsampling", "init", "init_gain")
-    return [*(f"~model.{key}" for key in keys), f"model._target_=src.models.mine.{name}"]
+    return ["model=attunet_original", *(f"~model.{key}" for key in keys), f"model._target_=src.models.mine.{name}"]
 
 
 MEMBERS: dict[str, tuple[list[str], str]] = {
@@ -145,8 +145,8 @@ MEMBERS: dict[str, tuple[list[str], str]] = {
         r"scheduler=torch\.optim\.lr_scheduler\.OneCycleLR: Tried to step 4 times.*total steps is 3.*end of epoch 4 of 5",
     ),
     "negative rate": (
-        with_target(SCHEDULE, "ExponentialLR", "+scheduler.gamma=-0.5"),
-        r"scheduler=torch\.optim\.lr_scheduler\.ExponentialLR: its learning rate is -0\.05 after epoch 1",
+        ["+scheduler.eta_min=-0.5", "training.epochs=2"],
+        r"scheduler=torch\.optim\.lr_scheduler\.CosineAnnealingLR: its learning rate is -0\.\d+ after epoch 1",
     ),
     "CyclicLR": (
         with_target(SCHEDULE, "CyclicLR", "+scheduler.base_lr=0.1", "+scheduler.max_lr=1", "+scheduler.step_size_up=0"),
@@ -167,7 +167,7 @@ MEMBERS: dict[str, tuple[list[str], str]] = {
     ),
     "reduction none": (
         with_target(LOSS, "CrossEntropyLoss", "+loss.reduction=none"),
-        r"loss=torch\.nn\.CrossEntropyLoss: gives values of shape \[12, 2, 3\], training needs one number \(reduction: mean\)",
+        r"loss\.reduction=none: .*; use mean",
     ),
     "half size": (
         own_model("Half"),
@@ -190,7 +190,7 @@ MEMBERS: dict[str, tuple[list[str], str]] = {
     ),
     "augmentation": (
         ["augmentation.transforms=[{_target_: albumentations.RandomCrop, height: 64, width: 64}]"],
-        r"augmentation=src\.datasets\.augmentation\.Augmentation: .*",
+        r"augmentation: RandomCrop fails on an image of 24x32: ",
     ),
     "batch of one value": (
         ["loader.batch_size=1", "model.channels=[2,2,2,2,2,2]"],
@@ -282,9 +282,9 @@ def test_points_that_differ_in_nothing_that_matters_are_rehearsed_once(
 ) -> None:
     rehearse, seen = building.rehearse, []
     monkeypatch.setattr(building, "rehearse", lambda *given: (seen.append(given[0].model["init"]), rehearse(*given)))
-    for words in (["seed=0"], ["seed=1", "name=other"], ["model.init=kaiming"], ["model.init=kaiming", "seed=7"]):
+    for words in (["seed=0"], ["seed=1", "name=other"], ["model.init=normal"], ["model.init=normal", "seed=7"]):
         check(prepare("config", [*tiny_overrides, *words])[1])
-    assert seen == ["normal", "kaiming"]
+    assert seen == ["kaiming", "normal"]
 
 
 def test_ranks_rehearse_each_alone(tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
