@@ -21,6 +21,8 @@ from src.datasets.store import leaving_no_trace
 from src.device import Compute, Normalize, choose_compute
 from src.errors import ConfigError
 from src.loading import build_loader, place_samples
+from src.models.attunet import AttU_Net
+from src.models.unet import UNet
 from src.parts import build_part, checked_node, in_words
 from src.ranks import Ranks
 from src.rehearsal import identify_rehearsal, leaving_random_state, rehearse, rehearse_on_a_copy, rehearse_schedule
@@ -71,8 +73,8 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
     setup = build_setup(config, compute, train_data, val_data)
     check_batches(config, setup, train_data)
     check_monitor(config, setup, val_data)
-    if not hasattr(rehearse_shapes(config, setup, train_data, val_data), "size_multiple"):
-        rehearse_on_a_copy(config, model, setup, train_data, val_data)  # ours are known to run, and large: shapes are enough
+    if type(rehearse_shapes(config, setup, train_data, val_data)) not in (UNet, AttU_Net):  # known to run: shapes are enough
+        rehearse_on_a_copy(config, setup, train_data, val_data)
     if config.training.sync_batchnorm:
         check_sync_batchnorm(compute)
         if ranks.several:
@@ -98,8 +100,7 @@ def check(config: Config) -> nn.Module:
         return _REHEARSED[key]
     model = rehearse_shapes(config, setup, train_data, val_data)
     if model is None:
-        model = build_model(config, train_data.num_classes)
-        rehearse_on_a_copy(config, model, setup, train_data, val_data)
+        model = rehearse_on_a_copy(config, setup, train_data, val_data).to("meta")
     _REHEARSED[key] = model
     return model
 
@@ -108,7 +109,7 @@ def rehearse_shapes(
     config: Config, setup: Setup, train_data: SegmentationDataset, val_data: SegmentationDataset
 ) -> nn.Module | None:
     """Rehearses everything, the network on `meta`, without numbers; None if it fails there, as some do that are right."""
-    scheduler = build_lone_scheduler(config)
+    scheduler = build_lone_scheduler(config, setup.compute.device)
     rehearse_schedule(config, scheduler)
     with leaving_random_state(setup.compute.device):
         try:
@@ -198,13 +199,19 @@ def build_scheduler(config: Config, optimizer: Optimizer) -> LRScheduler:
     refuse_python("scheduler", cls)
     if issubclass(cls, ReduceLROnPlateau):
         node = {"mode": config.monitor.mode} | node
+        if node["mode"] != config.monitor.mode:
+            raise ConfigError(
+                f"scheduler.mode={node['mode']}: {config.monitor.mode} is better for monitor.tag={config.monitor.tag}, which this"
+                " schedule follows; leave scheduler.mode out"
+            )
     schedule = build_part("scheduler", node, optimizer=optimizer)
     return WarmUp(schedule, warmup_epochs) if warmup_epochs else schedule
 
 
-def build_lone_scheduler(config: Config) -> LRScheduler:
+def build_lone_scheduler(config: Config, device: torch.device | None = None) -> LRScheduler:
     """The schedule, on an optimizer of one weight."""
-    return build_scheduler(config, build_part("optimizer", config.optimizer, params=[nn.Parameter(torch.zeros(1))]))
+    weight = nn.Parameter(torch.zeros(1, device=device))
+    return build_scheduler(config, build_part("optimizer", config.optimizer, params=[weight]))
 
 
 def stretch_schedule(config: Config, state: TrainState) -> None:

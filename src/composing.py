@@ -96,9 +96,7 @@ def resolve_mode(config: Config) -> str:
         raise ConfigError(f"monitor.tag={name}: neither a high nor a low {name} is better; choose another, such as val/miou")
     if config.monitor.mode not in (None, tag.mode):
         better = "lower" if tag.mode == "min" else "higher"
-        raise ConfigError(
-            f"monitor.mode={config.monitor.mode}: {better} is better for monitor.tag={name}; leave monitor.mode out"
-        )
+        raise ConfigError(f"monitor.mode={config.monitor.mode}: {better} is better for monitor.tag={name}; use monitor.mode=null")
     return tag.mode
 
 

@@ -34,13 +34,20 @@ def sum_loss(
         masks: Class ids.
     """
     logits, masks = logits.to(torch.promote_types(logits.dtype, torch.float32)), masks.long()
-    if isinstance(loss, PixelLoss) and not _overrides_forward(type(loss)):
-        numerator, denominator = loss.sums(logits, masks)
-    elif type(loss) is nn.CrossEntropyLoss:  # a subclass may compute something else
+    if type(loss) is nn.CrossEntropyLoss:
         numerator, denominator = sum_cross_entropy(logits, masks, loss.weight, loss.ignore_index, loss.label_smoothing)
+    elif isinstance(loss, PixelLoss) and counts_pixels(loss):
+        numerator, denominator = loss.sums(logits, masks)
     else:
         numerator, denominator = loss(logits, masks) * len(logits), logits.new_full((), len(logits))  # filled on the device
     return numerator, denominator.detach().to(numerator.dtype)
+
+
+def counts_pixels(loss: nn.Module) -> bool:
+    """Whether it is divided by what its pixels weigh, not by the number of images."""
+    if type(loss) is nn.CrossEntropyLoss:  # a subclass may compute something else
+        return True
+    return isinstance(loss, PixelLoss) and not _overrides_forward(type(loss))
 
 
 def _overrides_forward(cls: type) -> bool:

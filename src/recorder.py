@@ -71,7 +71,7 @@ class Recorder:
         self.table.write(as_table([row], with_header=len(self.rows) == 1).encode())
         for tag, value in row.items():
             if tag != "epoch" and value is not None:
-                self.tensorboard.add_scalar(tag, value, record.epoch, describe_tag(tag).meaning)
+                self.tensorboard.add_scalar(tag, float(value), record.epoch, describe_tag(tag).meaning)
         if monitored is not None and record.is_best:
             self.tensorboard.add_scalar(hparams.best_tag(monitored), record.scores[monitored], record.epoch)
         self.flush()

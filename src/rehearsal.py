@@ -17,13 +17,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.config import Config
 from src.datasets.reader import SegmentationDataset
+from src.device import choose_compute
 from src.errors import ConfigError
-from src.loss_rehearsal import LOSS_TAKES, rehearse_loss
+from src.loss_rehearsal import LOSS_TAKES, compute_loss, rehearse_loss
 from src.parts import NoMemoryError, blaming, build_part
 from src.schedules import replay_schedule
 from src.setup import Setup
 
 LOGGER = logging.getLogger("src")
+MOST_EPOCHS = 10_000  # that a schedule is tried for, which takes a second
 MOST_IMAGES = 2  # BatchNorm may need two, and more would show nothing else
 
 
@@ -54,7 +56,8 @@ def rehearse(
     """
     with leaving_random_state(setup.compute.device), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run itself will give them
-        rehearse_loss(config, setup)
+        void = sum(int(data.class_pixels[setup.ignore_index]) for data in (train_data, val_data))
+        rehearse_loss(config, setup, has_void=void > 0)
         with contextlib.suppress(NoMemoryError):
             _rehearse_step(config, model, optimizer, setup, *_draw_batch(config, setup, train_data, model))
             with blaming("dataset", config.dataset):
@@ -62,13 +65,17 @@ def rehearse(
             _rehearse_validation(config, model, setup, *_corner(model, images, masks))
 
 
-def rehearse_on_a_copy(
-    config: Config, model: nn.Module, setup: Setup, train_data: SegmentationDataset, val_data: SegmentationDataset
-) -> None:
-    """See `rehearse`; the network stays as it is."""
-    model = copy.deepcopy(model)
-    optimizer = build_part("optimizer", config.optimizer, params=list(model.parameters()))
-    rehearse(config, model, optimizer, setup, train_data, val_data)
+def rehearse_on_a_copy(config: Config, setup: Setup, train_data: SegmentationDataset, val_data: SegmentationDataset) -> nn.Module:
+    """See `rehearse`, on a network of its own, which is returned."""
+    device = setup.compute.device
+    with leaving_random_state(device):
+        model = build_part("model", config.model, num_classes=setup.num_classes)
+        with contextlib.suppress(NoMemoryError):
+            with blaming("model", config.model):
+                model.to(device)
+            optimizer = build_part("optimizer", config.optimizer, params=list(model.parameters()))
+            rehearse(config, model, optimizer, setup, train_data, val_data)
+    return model
 
 
 def identify_rehearsal(config: Config) -> str:
@@ -84,7 +91,7 @@ def rehearse_schedule(config: Config, scheduler: LRScheduler) -> None:
     with blaming("optimizer", config.optimizer):
         scheduler.optimizer.step()
     with blaming("scheduler", config.scheduler):
-        replay_schedule(scheduler, config.training.epochs)
+        replay_schedule(scheduler, min(config.training.epochs, MOST_EPOCHS))
 
 
 @contextlib.contextmanager
@@ -127,11 +134,12 @@ def _rehearse_step(config: Config, model: nn.Module, optimizer: Optimizer, setup
     else:
         _warn_of_softmax(config, logits)
         with blaming("loss", config.loss, LOSS_TAKES):
-            loss = copy.deepcopy(setup.loss)(logits.float(), masks.to(logits.device).long())
+            loss = compute_loss(copy.deepcopy(setup.loss), logits, masks.to(logits.device))
     with blaming("model", config.model):
         loss.backward()
-    with blaming("optimizer", config.optimizer):
-        optimizer.step()
+    if choose_compute(config.device, config.precision).device.type == setup.compute.device.type:  # a sweep checks on the CPU
+        with blaming("optimizer", config.optimizer):
+            optimizer.step()
 
 
 @torch.no_grad()
@@ -139,7 +147,7 @@ def _rehearse_validation(config: Config, model: nn.Module, setup: Setup, images:
     logits = _run(config, model.eval(), setup, images)
     if logits.device.type != "meta":
         with blaming("loss", config.loss, LOSS_TAKES):
-            copy.deepcopy(setup.loss)(logits.float(), masks.to(logits.device).long())
+            compute_loss(copy.deepcopy(setup.loss), logits, masks.to(logits.device))
 
 
 def _run(config: Config, model: nn.Module, setup: Setup, images: Tensor) -> Tensor:

@@ -92,15 +92,14 @@ def replay_schedule(scheduler: LRScheduler, epochs: int) -> None:
     Raises:
         ValueError: If the schedule fails, or gives a learning rate that is none, at one of them.
     """
-    for epoch in range(epochs + 1):
+    scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]  # else it warns that no step came first
+    for epoch in range(epochs):
         if bad := [group["lr"] for group in scheduler.optimizer.param_groups if not 0 <= group["lr"] < math.inf]:
             raise ValueError(f"its learning rate is {bad[0]} after epoch {epoch}; allowed are finite numbers from 0")
-        if epoch < epochs:
-            scheduler.optimizer.step()
-            try:
-                step_schedule(scheduler, 0.0)
-            except Exception as error:
-                raise ValueError(f"{error} (at the end of epoch {epoch + 1} of {epochs}; it is stepped once an epoch)") from None
+        try:
+            step_schedule(scheduler, 0.0)
+        except Exception as error:
+            raise ValueError(f"{error} (at the end of epoch {epoch + 1} of {epochs}; it is stepped once an epoch)") from None
 
 
 def refuse_python(path: str, cls: type) -> None:

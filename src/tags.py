@@ -63,7 +63,12 @@ TAGS = (
     Tag("train/skipped_steps", "", *FROM_ZERO, "min", "steps that changed nothing since their loss or gradient was not finite"),
     Tag("train/accuracy_all_pixels", *SHARE, "max", "share of right pixels of every learnt class, scored or not, in training"),
     Tag("lr", "", *FROM_ZERO, None, "learning rate of the epoch"),
-    Tag("val/loss", *LOSS, "min", "mean over the validation images of each one's loss"),
+    Tag(
+        "val/loss",
+        *LOSS,
+        "min",
+        "mean validation loss: over the labelled pixels, or over the images if the loss does not count pixels",
+    ),
     Tag("val/miou", *SHARE, "max", "mean IoU over the scored classes that occur in validation"),
     Tag("val/pixel_accuracy", *SHARE, "max", "share of right validation pixels of the scored classes"),
     Tag("val/class_accuracy", *SHARE, "max", "mean over the scored classes of the share of their pixels that are right"),

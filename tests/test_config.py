@@ -266,7 +266,7 @@ ORIGINAL = {  # every key that decides the result, from the description of the o
     "threads": None,
     "deterministic": False,
     "monitor.tag": "val/miou",
-    "monitor.mode": "max",
+    "monitor.mode": None,
     "training.epochs": 50,
     "training.patience": None,
     "training.on_nonfinite": "stop",

@@ -440,8 +440,8 @@ def test_training_refuses_a_picture_that_is_in_two_splits(root: Path, tmp_path: 
         (["dataset.num_clases=3"], ["did you mean dataset.num_classes"]),
         (["--hydra-help"], ["allowed are --help, --cfg job"]),
         (["--cfg", "hydra"], ["allowed are --help, --cfg job"]),
-        (["dataset=streets", "dataset.num_train=0"], ["num_train is 0"]),
-        (["dataset=streets", "dataset.render_size=[120]"], ["dataset: "]),
+        (["dataset=streets", "dataset.num_train=0"], ["dataset.num_train=0; allowed are"]),
+        (["dataset=streets", "dataset.render_size=[120]"], ["dataset.render_size=[120]; allowed are [height,width]"]),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -13,7 +13,9 @@ Scoring = tuple[str, str, str]
 
 def scoring_of(run: Run) -> Scoring:
     """How its score was taken: protocol, tag and mode. Only runs that agree in this may be ranked together."""
-    return run.fingerprint, str(run.config.get("monitor.tag")), str(run.config.get("monitor.mode"))
+    tag = str(run.config.get("monitor.tag"))
+    formula = f" of version {run.facts.get('results_version', 1)}" if tag.endswith("/loss") else ""  # averaged over images before
+    return run.fingerprint + formula, tag, str(run.config.get("monitor.mode"))
 
 
 def configurations(runs: Sequence[Run]) -> dict[Scoring, list[list[Run]]]:

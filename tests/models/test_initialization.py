@@ -143,7 +143,7 @@ def test_layers_without_bias_or_affine_norm_are_taken_too() -> None:
 def test_first_loss_is_that_of_knowing_nothing(upsampling: str) -> None:
     torch.manual_seed(0)
     assert upsampling in ("transpose", "nearest")
-    network = AttU_Net(33, [16, 32, 64], upsampling)
+    network = AttU_Net(33, [16, 32, 64], upsampling, "normal", 0.02)
     image, truth = torch.randn(2, 3, 40, 48), torch.randint(0, 33, (2, 40, 48))
     with torch.no_grad():
         loss = F.cross_entropy(network(image), truth).item()

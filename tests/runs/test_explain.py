@@ -77,7 +77,7 @@ def test_an_argument_of_a_group_and_an_override() -> None:
     assert found["before"] == "conf/optimizer/sgd_original.yaml: 0.1"
     init = lines_of("model.init")
     assert init["allowed"] == "normal or xavier or kaiming or orthogonal or default"
-    assert init["set by"] == "conf/model/attunet.yaml: normal"
+    assert init["set by"] == "conf/model/attunet.yaml: kaiming"
     assert "1411.4734" in lines_of("loss.class_weights")["meaning"]  # of the class's docstring
     assert lines_of("scheduler.T_max", "scheduler=cosine")["set by"] == "conf/scheduler/cosine.yaml: ${training.epochs}"
 

@@ -76,10 +76,17 @@ def test_what_a_step_costs_is_measured_for_each_way_to_compute_it(tiny_overrides
 
 
 def test_what_cannot_be_measured_is_told_and_the_rest_goes_on(
-    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = composed(tiny_overrides, "~loss.class_weights", "loss._target_=torch.nn.MultiMarginLoss")
-    costs = make_plan([broken, composed(tiny_overrides)], 0.0)
+    train_step = measuring.train_step
+
+    def unable(state: Any, setup: Any, *batch: Any) -> None:
+        if setup.batch_size == 3:
+            raise RuntimeError("no such kernel on this device")
+        train_step(state, setup, *batch)
+
+    monkeypatch.setattr(measuring, "train_step", unable)
+    costs = make_plan([composed(tiny_overrides, "loader.batch_size=3"), composed(tiny_overrides)], 0.0)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("time not measured (RuntimeError: ")
     assert costs[0].seconds is None

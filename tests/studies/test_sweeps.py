@@ -105,7 +105,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         ),
         "joblib": start(
             work,
-            *("-m", *TINY, f"dataset.root='{address}/a','{address}/b'", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+            *(
+                "-m",
+                *TINY,
+                "model.init=normal",
+                f"dataset.root='{address}/a','{address}/b'",
+                "hydra/launcher=joblib",
+                "hydra.launcher.n_jobs=2",
+            ),
             "hydra.sweep.dir='by hand'",
         ),
     }

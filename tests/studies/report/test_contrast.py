@@ -43,7 +43,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_split(work / "data", split, number, (48, 64))
     folder = work / "sweep"
     folder.mkdir()
-    trained(work, *TINY, f"dataset.root={work / 'data'}", "training.epochs=1").rename(folder / "0_normal")
+    trained(work, *TINY, "model.init=normal", f"dataset.root={work / 'data'}", "training.epochs=1").rename(folder / "0_normal")
     shutil.copytree(folder / "0_normal", folder / "1_kaiming")
     for file in folder.glob("1_kaiming/checkpoints/manifest*"):
         file.unlink()
