@@ -26,7 +26,7 @@ from src.models.unet import UNet
 from src.parts import build_part, checked_node, in_words
 from src.ranks import Ranks
 from src.rehearsal import identify_rehearsal, leaving_random_state, rehearse, rehearse_on_a_copy, rehearse_schedule
-from src.schedules import WarmUp, follows_score, load_schedule, refuse_python, replay_schedule
+from src.schedules import WarmUp, follows_score, load_schedule, refuse_other_mode, refuse_python, replay_schedule
 from src.seeding import seed_everything, use_determinism
 from src.setup import Setup
 from src.state import EpochTotals, TrainState
@@ -77,8 +77,7 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
         rehearse_on_a_copy(config, setup, train_data, val_data)
     if config.training.sync_batchnorm:
         check_sync_batchnorm(compute)
-        if ranks.several:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if ranks.several else model
     state = build_state(config, model, compute, train_data.num_classes)
     setup = replace(setup, parallel=ranks.connect(model, compute.device))
     return Experiment(state, setup, train_data, val_data)
@@ -98,11 +97,9 @@ def check(config: Config) -> nn.Module:
     check_monitor(config, setup, val_data)
     if (key := identify_rehearsal(config)) in _REHEARSED:
         return _REHEARSED[key]
-    model = rehearse_shapes(config, setup, train_data, val_data)
-    if model is None:
-        model = rehearse_on_a_copy(config, setup, train_data, val_data).to("meta")
-    _REHEARSED[key] = model
-    return model
+    shapes = rehearse_shapes(config, setup, train_data, val_data)
+    _REHEARSED[key] = shapes or rehearse_on_a_copy(config, setup, train_data, val_data).to("meta")
+    return _REHEARSED[key]
 
 
 def rehearse_shapes(
@@ -199,19 +196,15 @@ def build_scheduler(config: Config, optimizer: Optimizer) -> LRScheduler:
     refuse_python("scheduler", cls)
     if issubclass(cls, ReduceLROnPlateau):
         node = {"mode": config.monitor.mode} | node
-        if node["mode"] != config.monitor.mode:
-            raise ConfigError(
-                f"scheduler.mode={node['mode']}: {config.monitor.mode} is better for monitor.tag={config.monitor.tag}, which this"
-                " schedule follows; leave scheduler.mode out"
-            )
+        refuse_other_mode("scheduler", node["mode"], config.monitor)
     schedule = build_part("scheduler", node, optimizer=optimizer)
     return WarmUp(schedule, warmup_epochs) if warmup_epochs else schedule
 
 
 def build_lone_scheduler(config: Config, device: torch.device | None = None) -> LRScheduler:
     """The schedule, on an optimizer of one weight."""
-    weight = nn.Parameter(torch.zeros(1, device=device))
-    return build_scheduler(config, build_part("optimizer", config.optimizer, params=[weight]))
+    weights = [nn.Parameter(torch.zeros(1, device=device))]
+    return build_scheduler(config, build_part("optimizer", config.optimizer, params=weights))
 
 
 def stretch_schedule(config: Config, state: TrainState) -> None:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from src.config import MonitorConfig
 from src.errors import ConfigError
 
 NEEDS_PYTHON = {  # what no YAML can hold
@@ -100,6 +101,15 @@ def replay_schedule(scheduler: LRScheduler, epochs: int) -> None:
             step_schedule(scheduler, 0.0)
         except Exception as error:
             raise ValueError(f"{error} (at the end of epoch {epoch + 1} of {epochs}; it is stepped once an epoch)") from None
+
+
+def refuse_other_mode(path: str, mode: object, monitor: MonitorConfig) -> None:
+    """Raises ConfigError if a schedule that follows the monitored score would take a better one for a worse one."""
+    if mode != monitor.mode:
+        raise ConfigError(
+            f"{path}.mode={mode}: {monitor.mode} is better for monitor.tag={monitor.tag}, which this schedule follows; leave"
+            f" {path}.mode out"
+        )
 
 
 def refuse_python(path: str, cls: type) -> None:

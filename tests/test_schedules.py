@@ -41,7 +41,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {  # a schedule that torch adds nee
     "OneCycleLR": [{"max_lr": 0.3, "total_steps": EPOCHS}, {"max_lr": 0.3, "total_steps": EPOCHS, "three_phase": True}],
     "ReduceLROnPlateau": [
         {"factor": 0.5, "patience": 1, "mode": "max"},
-        {"factor": 0.5, "patience": 0, "cooldown": 1, "mode": "min"},
+        {"factor": 0.5, "patience": 0, "cooldown": 1, "mode": "max"},
     ],
 }
 CASES = [(name, arguments) for name, several in ARGUMENTS.items() for arguments in several]
@@ -206,6 +206,9 @@ def test_plateau_follows_the_monitored_score(
     assert 2.0 / 2**7 < rate < 2.0  # some epochs were better, some were not
 
 
-def test_the_mode_of_a_plateau_can_be_given(config: Config) -> None:
-    scheduler = build_scheduler(with_schedule(config, "ReduceLROnPlateau", 0, {"mode": "min"}), optimizer_of())
-    assert (config.monitor.mode, scheduler.mode) == ("max", "min")  # type: ignore[attr-defined]
+def test_the_mode_of_a_plateau_is_that_of_the_monitored_score(config: Config) -> None:
+    for given in ({}, {"mode": "max"}):
+        scheduler = build_scheduler(with_schedule(config, "ReduceLROnPlateau", 0, given), optimizer_of())
+        assert scheduler.mode == config.monitor.mode == "max"  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"^scheduler\.mode=min: max is better for monitor\.tag=val/miou"):
+        build_scheduler(with_schedule(config, "ReduceLROnPlateau", 0, {"mode": "min"}), optimizer_of())
