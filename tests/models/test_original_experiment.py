@@ -67,7 +67,7 @@ def original_step(network: nn.Module, images: Tensor, masks: Tensor) -> None:
             parameter -= 0.1 * parameter.grad
 
 
-@pytest.mark.parametrize("widths", [NARROW, pytest.param(WIDTHS, marks=pytest.mark.slow)], ids=["narrow", "whole"])
+@pytest.mark.parametrize("widths", [NARROW, pytest.param(WIDTHS, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=["narrow", "whole"])
 def test_each_step_is_the_originals(data: Path, widths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """15 steps in float64 from the same weights and batches: updates and BatchNorm statistics agree to 1e-12."""
     monkeypatch.setattr(Tensor, "float", lambda self: self if self.dtype is torch.float64 else self.to(torch.float32))
