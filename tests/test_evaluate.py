@@ -206,14 +206,17 @@ def test_several_runs_and_lines_of_json(run: Path, evaluated: Evaluated, capsys:
 def test_what_keeps_a_score_from_being_the_runs_is_told(
     run: Path, evaluated: Evaluated, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def warnings() -> list[str]:  # CamVid's val and train share a video, which is told each time
+        return [line for line in capsys.readouterr().err.splitlines() if "share the sequence 0016E5" not in line]
+
     evaluated()
-    assert capsys.readouterr().err == ""
+    assert warnings() == []
     facts = read_run(run)
     other = facts | {"status": "interrupted", "data_fingerprint": facts["data_fingerprint"] | {"val": "0123456789abcdef"}}
     shutil.copytree(run, run.parent / "unlike", dirs_exist_ok=True)
     (run.parent / "unlike" / "run.json").write_text(json.dumps(other))
     evaluated("run=unlike")
-    told = capsys.readouterr().err.splitlines()
+    told = warnings()
     assert len(told) == 2
     assert "is interrupted, not finished" in told[0]
     assert "0123456789abcdef" in told[1]
