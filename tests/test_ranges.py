@@ -28,7 +28,7 @@ OPTIONS = {
     "default": [],
     "cosine": ["model=unet", "optimizer=adamw", "scheduler=cosine_warmup", "loss=balanced_cross_entropy"],
 }
-VALUES = ["0", "-1", "-0.0", str(10**40), "1e400", "nan", "true", "text"]
+VALUES = ["1", "0", "-1", "-0.0", str(10**40), "1e400", "nan", "true", "text"]
 
 
 @pytest.fixture
