@@ -63,7 +63,7 @@ main()
 """
 CLOCK = """
 import datetime, os, signal, sys, time
-import src.loop, src.run_folder
+import src.loop, src.run_folder, src.times
 step, real, back = src.loop.train_step, time.time, int(sys.argv.pop(1))
 calls = 0
 
@@ -82,7 +82,7 @@ def counting(*arguments):
     return step(*arguments)
 
 src.loop.train_step = counting
-src.run_folder.datetime = Jumping
+src.run_folder.datetime = src.times.datetime = Jumping
 time.time = lambda: real() - back
 from src.train import main
 main()
