@@ -85,7 +85,7 @@ def test_scores_of_different_protocols_are_not_sorted_into_one_list(tmp_path: Pa
     ]  # fmt: skip
     assert shown.err == (
         "scored in 3 ways, each sorted by itself: 3 by val/miou (max), protocol 0123abcd;"
-        " 2 by val/loss (min), protocol 0123abcd; 1 by val/miou (max), protocol ffffffff\n"
+        " 2 by val/loss (min), protocol 0123abcd of version 1; 1 by val/miou (max), protocol ffffffff\n"
     )
 
 
