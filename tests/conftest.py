@@ -64,6 +64,7 @@ def tiny_overrides(tiny_data: Path) -> list[str]:
         "training.epochs=2",
         "loader.batch_size=4",
         "device=cpu",
+        "precision=fp32",  # auto is bf16 on processors that have it
         "threads=1",
         "training.panel_images=2",
     ]

@@ -78,6 +78,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
 Real = tuple[dict[str, Any], Path]
 
 
+@pytest.mark.slow
 def test_the_counts_and_shares_of_the_reference(real: Real) -> None:
     splits = real[0]["splits"]
     assert {name: split["images"] for name, split in splits.items()} == {"train": 367, "val": 101, "test": 233}
@@ -88,12 +89,14 @@ def test_the_counts_and_shares_of_the_reference(real: Real) -> None:
     np.testing.assert_allclose(list(real[0]["median_frequency_weights"].values()), WEIGHTS, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_scores_without_a_network_of_the_reference(real: Real) -> None:
     majority = real[0]["baselines"]["test"]["majority_per_pixel"]
     assert majority["miou"] * 100 == pytest.approx(17.0, abs=0.1)
     assert majority["pixel_accuracy"] * 100 == pytest.approx(61.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_neighbours_of_the_reference(real: Real) -> None:
     found = {(tuple(pair["splits"]), pair["sequence"]): pair["frames_apart"] for pair in real[0]["sequences"]}
     assert found == {(("train", "val"), "0016E5"): 31, (("train", "test"), "0001TP"): 30}
@@ -101,10 +104,12 @@ def test_the_neighbours_of_the_reference(real: Real) -> None:
     assert real[0]["errors"] == []
 
 
+@pytest.mark.slow
 def test_a_perfect_prediction_survives_the_training_size(real: Real) -> None:
     assert real[0]["resize"]["miou_of_perfect_prediction"]["val"] * 100 == pytest.approx(93.3, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interpolation", "void_is_wrong", "expected"),
     [
@@ -130,12 +135,14 @@ def test_masks_stay_aligned_only_when_sampled_at_pixel_centres(
     assert (hits / union).mean() * 100 == pytest.approx(expected, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_vertical_flip_destroys_what_the_row_tells(real: Real) -> None:
     flips = real[0]["flips"]
     assert flips["row_bits"] == pytest.approx(1.02, abs=0.01)
     assert flips["row_bits_after_vertical"] == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_figure_is_there(real: Real) -> None:
     with Image.open(real[1] / real[0]["figure"]) as figure:
         assert figure.size[0] > 1000
@@ -420,6 +427,7 @@ def test_exit_codes(root: Path, tmp_path: Path) -> None:
     assert json.loads(placeless.stdout)["figure"] is None
 
 
+@pytest.mark.slow
 def test_training_refuses_a_picture_that_is_in_two_splits(root: Path, tmp_path: Path) -> None:
     (root / "val" / "val-000x.png").write_bytes((root / "train" / "train-000x.png").read_bytes())
     command = [sys.executable, "-m", "src.train", f"dataset.root={root}", "device=cpu"]

@@ -399,7 +399,7 @@ runpy.run_module("src." + sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("program", "num_words"), [("train", None), ("doctor", 1)])
+@pytest.mark.parametrize(("program", "num_words"), [pytest.param("train", None, marks=pytest.mark.slow), ("doctor", 1)])
 def test_nothing_else_opens_a_connection(tmp_path: Path, tiny_overrides: list[str], program: str, num_words: int | None) -> None:
     command = [sys.executable, "-c", NO_SOCKETS, program, *tiny_overrides[:num_words]]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

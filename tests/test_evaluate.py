@@ -232,6 +232,7 @@ def test_the_data_may_have_moved(run: Path, evaluated: Evaluated, monkeypatch: p
     assert evaluated(f"root={tmp_path / 'moved'}").scores == expected
 
 
+@pytest.mark.slow
 def test_what_cannot_be_scored_is_told_before_torch_is_imported(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "checkpoints")

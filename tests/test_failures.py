@@ -215,7 +215,7 @@ def test_a_stuck_worker_does_not_keep_a_process_from_its_end() -> None:
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "the end")
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_file_that_vanishes_while_training(
     start: Any, tiny_overrides: list[str], tiny_data: Path, tmp_path: Path, num_workers: int
 ) -> None:
@@ -227,6 +227,7 @@ def test_a_file_that_vanishes_while_training(
     assert line.startswith(f"error: {tiny_data}/train/frame_003.png: cannot be opened")
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_after_it_was_kept_is_not_missed(
     start: Any, tiny_overrides: list[str], tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -187,6 +187,7 @@ def make_room(process: Process) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
 
 
+@pytest.mark.slow
 @linux
 def test_training_goes_on_while_nothing_can_be_written(start: Start, words: list[str], tmp_path: Path, whole: Path) -> None:
     process = start("-c", PAUSED, STEP, f"{2 * STEPS + 1},{4 * STEPS + 1}", *words)  # full in epochs 3 and 4
@@ -326,6 +327,7 @@ print(failed)
 """
 
 
+@pytest.mark.slow
 def test_no_row_or_point_is_ever_there_in_part(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, "-c", TORN, str(tmp_path)]
@@ -350,6 +352,7 @@ def test_outputs_that_is_no_folder(tmp_path: Path, what: str) -> None:
         RunFolder(outputs / "run")
 
 
+@pytest.mark.slow
 def test_a_read_only_folder(start: Start, words: list[str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if os.geteuid():
         (tmp_path / "outputs").mkdir(mode=0o555)
@@ -361,7 +364,8 @@ def test_a_read_only_folder(start: Start, words: list[str], tmp_path: Path, requ
     assert "hydra.run.dir=FOLDER" in line
 
 
-@pytest.mark.parametrize("replaced", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("replaced", [False, True])
 def test_a_folder_that_is_taken_away_while_training(start: Start, words: list[str], tmp_path: Path, replaced: bool) -> None:
     process = start("-c", PAUSED, STEP, f"{2 * STEPS + 1}", *words)
     wait_for(process, "paused")
@@ -384,7 +388,7 @@ def test_a_folder_that_is_taken_away_while_training(start: Start, words: list[st
     [
         pytest.param(signal.SIGTERM, STEP, 8, marks=linux),
         pytest.param(signal.SIGTERM, VALIDATION, 3, marks=pytest.mark.slow),  # two batches an epoch
-        (signal.SIGTERM, SAVE, 3),
+        pytest.param(signal.SIGTERM, SAVE, 3, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, STEP, 8, marks=[pytest.mark.slow, linux]),
         pytest.param(signal.SIGUSR1, STEP, 8, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR2, STEP, 8, marks=pytest.mark.slow),
@@ -495,8 +499,8 @@ def test_a_damaged_checkpoint_is_told_on_the_console_and_in_the_log(
     ("before", "number", "code"),
     [
         ([], signal.SIGTERM, -signal.SIGTERM),
-        ([], signal.SIGINT, 130),
-        ([signal.SIGINT], signal.SIGTERM, -signal.SIGTERM),
+        pytest.param([], signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT], signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_a_second_signal_ends_a_save_that_hangs(
@@ -520,6 +524,7 @@ def test_a_second_signal_ends_a_save_that_hangs(
     assert left_over(folder) == []
 
 
+@pytest.mark.slow
 def test_only_the_same_signal_again_ends_a_save(start: Start, words: list[str], tmp_path: Path) -> None:
     process = start("-c", PAUSED, SAVE, "3", *words)
     wait_for(process, "paused")

@@ -183,7 +183,8 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("loss", ["ours", *(pytest.param(name, marks=pytest.mark.slow) for name in ("weighted", "torch's"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
 def test_two_ranks_with_other_shares_of_void_learn_what_one_process_learns(
     start: Start, tiny_overrides: list[str], tmp_path: Path, loss: str
 ) -> None:

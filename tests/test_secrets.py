@@ -75,6 +75,7 @@ def test_a_finished_run(home: Path) -> None:
     assert b"root: '***'" in events.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails(home: Path) -> None:
     process = start(home, "training.epochs=500")
     said = read_until(process, "epoch 1/")
@@ -101,6 +102,7 @@ def test_a_run_that_is_interrupted_and_resumed(home: Path) -> None:
     check_no_secret(home, said, ["finished"])
 
 
+@pytest.mark.slow
 def test_data_that_are_not_there(home: Path) -> None:
     (home / TOKEN).rename(home / "moved")
     code, said = finish(start(home))

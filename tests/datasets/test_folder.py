@@ -120,6 +120,7 @@ def test_a_split_without_both_folders(tmp_path: Path) -> None:
         Folder(str(tmp_path), "test", FOLDERS, CLASSES)
 
 
+@pytest.mark.slow
 def test_the_readmes_example_trains(tmp_path: Path) -> None:
     write_signs(tmp_path / "data" / "signs")
     conf = tmp_path / "conf" / "dataset"

@@ -212,6 +212,7 @@ def test_a_damaged_file_is_made_again(
     assert list(home.iterdir()) == [folder]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_reason_not_to_train(root: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -234,6 +235,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_two_that_build_it_at_once(root: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -353,7 +353,7 @@ def test_trying_is_cheap(blocks: Path) -> None:
         assert module.FEWEST_DRAWS <= len(calls) < 40
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_says_it_in_one_line(
     tiny_overrides: list[str], tmp_path: Path, train_process: Callable[..., subprocess.CompletedProcess[str]], num_workers: int
 ) -> None:

@@ -176,6 +176,7 @@ for arguments in (
 """
 
 
+@pytest.mark.slow
 def test_without_type_checks_the_constructor_itself_refuses(file: Path) -> None:
     """As a notebook uses the class: no build.py before it and no shape checks of pytest around it."""
     needs(file, "channels", "init", "upsampling")

@@ -50,6 +50,7 @@ def write_many(folder: Path, job: int) -> None:
         note(folder, job, "running", nth=number, filler="x" * 500)
 
 
+@pytest.mark.slow
 def test_writers_in_parallel_lose_nothing(tmp_path: Path) -> None:
     processes = [multiprocessing.get_context("spawn").Process(target=write_many, args=(tmp_path, job)) for job in range(3)]
     for process in processes:

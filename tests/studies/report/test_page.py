@@ -238,6 +238,7 @@ optimizer:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [["study=mine"], ["model.init=normal,kaiming", "seed=3,4"], ["model.init=normal,kaiming"]])
 def test_the_printed_words_are_those_very_runs_and_no_others(
     tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch, first: list[str]
