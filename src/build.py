@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from src.checks import check_batches, check_cache, check_monitor, check_reduction, check_sync_batchnorm
+from src.checks import check_batches, check_cache, check_monitor, check_reduction, check_sync_batchnorm, warn_of_gain
 from src.config import Config
 from src.datasets.reader import SegmentationDataset, Source, check_image_size
 from src.datasets.sampler import EpochSampler
@@ -23,7 +23,7 @@ from src.errors import ConfigError
 from src.loading import build_loader, place_samples
 from src.models.attunet import AttU_Net
 from src.models.unet import UNet
-from src.parts import build_part, checked_node, in_words
+from src.parts import build_model, build_part, checked_node, in_words
 from src.ranks import Ranks
 from src.rehearsal import identify_rehearsal, leaving_random_state, rehearse, rehearse_on_a_copy, rehearse_schedule
 from src.schedules import WarmUp, follows_score, load_schedule, refuse_other_mode, refuse_python, replay_schedule
@@ -75,6 +75,7 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
     check_monitor(config, setup, val_data)
     if type(rehearse_shapes(config, setup, train_data, val_data)) not in (UNet, AttU_Net):  # known to run: shapes are enough
         rehearse_on_a_copy(config, setup, train_data, val_data)
+    warn_of_gain(config, model)
     if config.training.sync_batchnorm:
         check_sync_batchnorm(compute)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if ranks.several else model
@@ -167,11 +168,6 @@ def build_source(node: Any) -> tuple[Source, tuple[int, int] | None]:
     known = inspect.signature(source).parameters
     with in_words("dataset"):
         return source(**{key: value for key, value in node.items() if key in known}), check_image_size(node.get("image_size"))
-
-
-def build_model(config: Config, num_classes: int) -> nn.Module:
-    """The network with freshly drawn weights."""
-    return build_part("model", config.model, num_classes=num_classes)
 
 
 def build_state(config: Config, model: nn.Module, compute: Compute, num_classes: int) -> TrainState:

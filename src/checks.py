@@ -1,5 +1,7 @@
 """What only a built run can tell of a configuration."""
 
+import logging
+
 import numpy as np
 from torch import nn
 
@@ -10,7 +12,11 @@ from src.datasets.reader import SegmentationDataset
 from src.device import Compute
 from src.errors import ConfigError
 from src.loop import score_tags
+from src.models.initialization import WITHOUT_GAIN
+from src.models.unet import UNet
 from src.setup import Setup
+
+LOGGER = logging.getLogger("src")
 
 
 def check_batches(config: Config, setup: Setup, train_data: SegmentationDataset) -> None:
@@ -55,17 +61,17 @@ def check_monitor(config: Config, setup: Setup, val_data: SegmentationDataset) -
     of_class = tag.removeprefix("val/iou/")
     if of_class != tag:
         ids = [setup.class_names.index(of_class)]
-    elif tag.startswith("val/") and tag != "val/loss":
-        ids = list(range(setup.num_classes if tag == "val/accuracy_all_pixels" else len(setup.class_names)))
+    elif tag.startswith("val/"):
+        counts_all = tag in ("val/loss", "val/accuracy_all_pixels")
+        ids = list(range(setup.num_classes if counts_all else len(setup.class_names)))
     else:
         return
     masks = (val_data[index][1] for index in range(len(val_data)))  # as they are scored: resizing may lose a class
     ids = [number for number in ids if number != setup.ignore_index]
     if not any(np.isin(mask, ids).any() for mask in masks):
         classes = of_class if of_class != tag else "any class that it counts"
-        raise ConfigError(
-            f"monitor.tag={tag}: no pixel of {classes} in val, so it has no value; choose another, such as val/loss"
-        )
+        other = "train/loss" if tag == "val/loss" else "val/loss"
+        raise ConfigError(f"monitor.tag={tag}: no pixel of {classes} in val, so it has no value; choose another, such as {other}")
 
 
 def check_reduction(loss: nn.Module) -> None:
@@ -73,3 +79,10 @@ def check_reduction(loss: nn.Module) -> None:
     reduction = getattr(loss, "reduction", "mean")
     if reduction in ("none", "sum"):
         raise ConfigError(f"loss.reduction={reduction}: the sum over the whole batch is divided once, over all ranks; use mean")
+
+
+def warn_of_gain(config: Config, model: nn.Module) -> None:
+    """Says where `model.init_gain` changes nothing."""
+    init, gain = config.model.get("init"), config.model.get("init_gain")
+    if isinstance(model, UNet) and init in WITHOUT_GAIN and gain is not None:
+        LOGGER.warning("model.init_gain=%s has no effect: model.init=%s takes no gain; use model.init_gain=null", gain, init)

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
+from torch import nn
+from torch.nn.parameter import is_lazy
 
+from src.config import Config
 from src.device import is_out_of_memory
 from src.errors import ConfigError, UserError
 from src.targets import check_targets, innermost
@@ -30,6 +33,17 @@ def build_part(group: str, node: Any, **runtime: Any) -> Any:
     runtime = check_targets(group, node, runtime)
     with in_words(group):
         return instantiate({**node, "_partial_": True}, _convert_="all")(**runtime)
+
+
+def build_model(config: Config, num_classes: int) -> nn.Module:
+    """The network with freshly drawn weights; raises ConfigError too if only a first batch would give some their shape."""
+    model = build_part("model", config.model, num_classes=num_classes)
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ConfigError(
+            f"model={config.model['_target_']}: has lazy modules (such as LazyConv2d), whose weights have no shape before the"
+            " first batch; use those that are given their input channels (Conv2d)"
+        )
+    return model
 
 
 def checked_node(group: str, node: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from src.datasets.reader import SegmentationDataset
 from src.device import choose_compute
 from src.errors import ConfigError
 from src.loss_rehearsal import LOSS_TAKES, compute_loss, rehearse_loss
-from src.parts import NoMemoryError, blaming, build_part
+from src.parts import NoMemoryError, blaming, build_model, build_part
 from src.schedules import replay_schedule
 from src.setup import Setup
 
@@ -69,7 +69,7 @@ def rehearse_on_a_copy(config: Config, setup: Setup, train_data: SegmentationDat
     """See `rehearse`, on a network of its own, which is returned."""
     device = setup.compute.device
     with leaving_random_state(device):
-        model = build_part("model", config.model, num_classes=setup.num_classes)
+        model = build_model(config, setup.num_classes)
         with contextlib.suppress(NoMemoryError):
             with blaming("model", config.model):
                 model.to(device)

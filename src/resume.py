@@ -48,6 +48,11 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
             raise ConfigError(f"training.resume={resume}: no checkpoints/last.pt there; give a run's folder, auto or never")
     check_same(found, launch, config.training.epochs)
     if read_run(found).get("results_version", 1) != RESULTS_VERSION:
+        if (tag := config.monitor.tag).endswith("/loss"):
+            raise ConfigError(
+                f"{found}: started by a version that averaged monitor.tag={tag} in another way, so its best epoch cannot be"
+                f" compared with the next ones; start a new run from model.weights={found}/checkpoints/best.pt"
+            )
         LOGGER.warning("%s: started by a version that drew other random numbers; the rest is trained with today's", found)
     return found
 

@@ -162,6 +162,17 @@ def test_weights_depend_on_the_seed_alone(config: Config) -> None:
         assert torch.equal(value, weights[name]), name
 
 
+@pytest.mark.parametrize(
+    ("init", "gain", "told"), [("kaiming", 0.02, 1), ("default", 0.02, 1), ("kaiming", None, 0), ("xavier", 0.02, 0)]
+)
+def test_a_gain_without_effect_is_told(
+    config: Config, caplog: pytest.LogCaptureFixture, init: str, gain: float | None, told: int
+) -> None:
+    build(dataclasses.replace(config, model=dict(config.model) | {"init": init, "init_gain": gain}))
+    said = f"model.init_gain={gain} has no effect: model.init={init} takes no gain; use model.init_gain=null"
+    assert caplog.messages == [said] * told
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_set(config: Config, threads: int) -> None:
     before = torch.get_num_threads()

@@ -81,6 +81,15 @@ class Dropping(Plain):
         return nn.functional.dropout(self.conv(image), training=self.training)
 
 
+class Lazy(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.LazyConv2d(num_classes, 3, padding=1)
+
+    def forward(self, image):
+        return self.conv(image)
+
+
 class Numbers(Plain):
     """Cannot be built or run on meta."""
 
@@ -182,7 +191,11 @@ MEMBERS: dict[str, tuple[list[str], str]] = {
         own_model("OnlyInTraining"),
         r"model=src\.models\.mine\.OnlyInTraining: gives a list for 1 image",
     ),
-    "backward": (own_model("Overwriting"), r"model=src\.models\.mine\.Overwriting: .*modified by an inplace operation"),
+    "backward": (  # in fp32, as the parent of a sweep computes: torch names the type
+        [*own_model("Overwriting"), "precision=fp32"],
+        r"model=src\.models\.mine\.Overwriting: .*modified by an inplace operation",
+    ),
+    "lazy": (own_model("Lazy"), r"model=src\.models\.mine\.Lazy: has lazy modules .*; use those that are given their input"),
     "forward": (own_model("Broken"), r"model=src\.models\.mine\.Broken: .*999"),
     "void": (
         own_loss("MeanOverCounted"),

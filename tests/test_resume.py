@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import write_split
 
+from src import composing
 from src.build import build
 from src.checkpoint import Checkpoints
 from src.cli import prepare
@@ -219,6 +220,25 @@ def test_a_run_of_a_version_with_other_random_numbers_is_resumed_with_a_warning(
         assert find_previous(config, launch) == folder
         assert len(caplog.messages) == warnings
     assert "drew other random numbers" in caplog.messages[0]
+
+
+def test_a_run_of_a_version_with_another_mean_loss_is_not_resumed_by_its_loss(given: tuple[Path, Launch, Config]) -> None:
+    """Its best loss would be compared with losses of another formula."""
+    folder, _, _ = given
+    (folder / "checkpoints" / "last.pt").touch()
+    launch, config = prepare("config", ["name=x", f"training.resume='{folder}'", "monitor.tag=val/loss"])
+    write_json(folder / "run.json", {"config": launch.config, "results_version": RESULTS_VERSION})
+    assert find_previous(config, launch) == folder
+    write_json(folder / "run.json", {"config": launch.config})  # as of the version before there was the key
+    with pytest.raises(ConfigError, match=r"averaged monitor\.tag=val/loss in another way.*start a new run from model\.weights="):
+        find_previous(config, launch)
+
+
+def test_a_version_with_other_numbers_gives_runs_other_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [prepare("config", [])[0].short_id]
+    monkeypatch.setattr(composing, "RESULTS_VERSION", RESULTS_VERSION + 1)
+    ids.append(prepare("config", [])[0].short_id)
+    assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize("rule", ["center", "floor"])

@@ -81,7 +81,10 @@ def test_the_direction_comes_from_the_list_and_is_stored(tag: str, mode: str) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["monitor.tag=val/loss", "monitor.mode=max"], r"^monitor\.mode=max: lower is better for monitor\.tag=val/loss; use monitor.mode=null$"),
+        (
+            ["monitor.tag=val/loss", "monitor.mode=max"],
+            r"^monitor\.mode=max: lower is better for monitor\.tag=val/loss; use monitor.mode=null$",
+        ),
         (["monitor.mode=min"], r"^monitor\.mode=min: higher is better for monitor\.tag=val/miou; use monitor.mode=null$"),
         (["monitor.tag=lr"], r"^monitor\.tag=lr: neither a high nor a low lr is better; choose another, such as val/miou$"),
         (["monitor.tag=lr", "monitor.mode=max"], r"^monitor\.tag=lr: neither a high nor a low lr is better"),
@@ -127,7 +130,7 @@ def test_a_class_that_is_lost_in_resizing_has_no_pixel(tiny_overrides: Words, ti
         check_point(prepare("config", [*words, "dataset.image_size=[12,16]"])[1])
 
 
-@pytest.mark.parametrize("tag", ["val/miou", "val/pixel_accuracy", "val/class_accuracy"])
+@pytest.mark.parametrize("tag", ["val/miou", "val/pixel_accuracy", "val/class_accuracy", "val/loss"])
 def test_a_val_split_whose_classes_are_lost_in_resizing_scores_nothing(tag: str, tiny_overrides: Words, tiny_data: Path) -> None:
     def void_but_one(mask: np.ndarray) -> None:
         mask[...] = 11

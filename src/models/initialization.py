@@ -10,6 +10,7 @@ Init = Literal["normal", "xavier", "kaiming", "orthogonal", "default"]
 # default of 0.02, while a gain of 1 would give BatchNorm weights from -2 to 4.
 NORM_WEIGHT_DEVIATION = 0.02
 TEXTBOOK_GAIN = {"normal": 0.02, "xavier": 1.0, "kaiming": 1.0, "orthogonal": 1.0, "default": 1.0}
+WITHOUT_GAIN = ("kaiming", "default")  # which no gain changes
 
 
 def initialize(network: nn.Module, init: Init, gain: float | None) -> None:

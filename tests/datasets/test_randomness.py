@@ -2,10 +2,14 @@
 
 import itertools
 
+import albumentations as A
 import numpy as np
+import torch
 
+from src.datasets.augmentation import Augmentation
 from src.datasets.randomness import Purpose, make_generator
 from src.datasets.sampler import EpochSampler
+from src.seeding import seed_step
 
 KEYS = [(), (0,), (0, 0), (0, 0, 0), (1, 0), (0, 1), (1, 0, 0), (17, 3, 2)]
 
@@ -28,9 +32,14 @@ def test_the_first_shuffle_the_first_augmentation_and_the_first_step_are_indepen
     seed = 0  # before, all three were numpy.random.default_rng([0])
     order = [index for _, index in EpochSampler(20, seed, shuffle=True)]
     assert order != np.random.default_rng([seed]).permutation(20).tolist()
-    streams = [first_numbers(Purpose.SHUFFLE, (seed, 0)), first_numbers(Purpose.AUGMENTATION, (seed, 0, 0))]
-    streams.append(first_numbers(Purpose.STEP, (seed, 0, 0, 0)))
-    assert len(set(streams)) == 3
+    augmentation = Augmentation([A.HorizontalFlip()])
+    augmentation._seed((seed, 0, 0))
+    shuffle, augment = (make_generator(purpose, seed).bit_generator for purpose in (Purpose.SHUFFLE, Purpose.AUGMENTATION))
+    assert order == np.random.Generator(shuffle).permutation(20).tolist()
+    augment.advance(1)  # of which Python's own random numbers are seeded
+    assert augmentation.compose.random_generator.bit_generator.state == augment.state
+    seed_step(seed, 0, 0, 0)
+    assert torch.initial_seed() == make_generator(Purpose.STEP, seed, 0, 0, 0).integers(2**63)
 
 
 def test_a_stream_depends_on_its_key_alone() -> None:

@@ -162,6 +162,14 @@ def test_image_and_mask_move_together(blocks: Path, name: str, interpolation: in
     assert np.mean(agreement) == 1 if exact else np.mean(agreement) > 0.97
 
 
+def next_ids(mask: np.ndarray, **_: Any) -> np.ndarray:
+    return mask + 1
+
+
+def in_int64(mask: np.ndarray, **_: Any) -> np.ndarray:
+    return mask.astype(np.int64)
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_a_refusal_names_the_transform(blocks: Path, name: str) -> None:
     message = refusal(blocks, make("HorizontalFlip"), A.OneOf([make(name), make("HorizontalFlip")], p=0.1))  # rare and nested
@@ -185,6 +193,8 @@ def test_a_refusal_names_the_transform(blocks: Path, name: str) -> None:
         ([A.Mosaic(p=1)], ["Mosaic", "mosaic_metadata"]),
         ([A.BBoxSafeRandomCrop()], ["BBoxSafeRandomCrop", "it needs 'bboxes'"]),
         ([A.SelectiveChannelTransform([A.HorizontalFlip()], [0])], ["HorizontalFlip in SelectiveChannelTransform moves"]),
+        ([A.Lambda(mask=next_ids)], ["Lambda gives a mask with the ids 4, 8, which are none of the sample's"]),
+        ([A.Lambda(mask=in_int64)], ["Lambda gives a mask int64 [48, 64]"]),
     ],
     ids=lambda value: type(value[0]).__name__ if isinstance(value[0], A.BasicTransform | A.BaseCompose) else "",
 )
