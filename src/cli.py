@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from src.composing import compose_checked, fill_in, prepare
 from src.config import Config
 from src.errors import ConfigError, UserError
+from src.escaping import clean, cleaned_output
 from src.help import CONF
-from src.redaction import Redacted, Redactor
+from src.redaction import Redactor
 from src.run_folder import Interrupted, Launch
 from src.studies.isolation import run_job
 from src.studies.parents import end_with_parent, is_child
@@ -40,12 +41,12 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
         arguments = parse_arguments()
         if arguments.shell_completion:
             hand_to_hydra(config_name)
-        elif arguments.hydra_help or arguments.info:
-            prepare(config_name, arguments.overrides, redactor)
-            with contextlib.redirect_stdout(Redacted(sys.stdout, redactor)):
+        elif arguments.hydra_help or arguments.info or arguments.cfg:
+            launch, _ = prepare(config_name, arguments.overrides, redactor)
+            if arguments.cfg == "job" and not arguments.package:
+                print(launch.config_yaml if arguments.resolve else launch.written_yaml, end="")
+            else:
                 hand_to_hydra(config_name)
-        elif arguments.cfg:
-            print_config(arguments, config_name, redactor)
         elif arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
             if int(os.environ.get("WORLD_SIZE", 1)) > 1:
                 raise ConfigError("-m: a sweep starts its own processes; run it without torchrun")
@@ -77,12 +78,13 @@ def answer(task: Callable[[Any], int], check: Callable[[Any], None], config_name
         if arguments.hydra_help or arguments.info or arguments.shell_completion or arguments.cfg not in (None, "job"):
             raise ConfigError("no such flag here; allowed are --help, --cfg job and --resolve")
         composed, _ = compose_checked(config_name, arguments.overrides)
-        written_yaml = OmegaConf.to_yaml(composed)
-        redactor.learn(arguments.overrides, OmegaConf.to_container(composed))
+        written = OmegaConf.to_container(composed)
+        shown = redactor.tree(written)
         config = fill_in(composed)
+        stored = redactor.tree(OmegaConf.to_container(composed), written)
         check(config)
         if arguments.cfg:
-            print(redactor.text(OmegaConf.to_yaml(composed) if arguments.resolve else written_yaml), end="")
+            print(OmegaConf.to_yaml(stored if arguments.resolve else shown), end="")
             return
         sys.exit(task(config))
 
@@ -91,20 +93,26 @@ def answer(task: Callable[[Any], int], check: Callable[[Any], None], config_name
 def errors_in_one_line() -> Iterator[Redactor]:
     """Ends the process with what a person did wrong, in one line and no traceback, or with what we did wrong, with one.
 
-    Secrets that the redactor has learnt by then are left out of both.
+    Secrets that the redactor has learnt by then are left out of both, and of all that is printed; so is what would steer the
+    terminal.
     """
     redactor = Redactor(sys.argv[1:])
     rank = os.environ.get("RANK", "0")  # of the processes that torchrun starts
+
+    def safe(text: str) -> str:
+        return clean(redactor.text(text))
+
     try:
-        yield redactor
+        with cleaned_output(safe):
+            yield redactor
     except UserError as error:
-        sys.exit(f"{'' if rank == '0' else f'rank {rank}: '}error: {redactor.text(str(error))}")
+        sys.exit(f"{'' if rank == '0' else f'rank {rank}: '}error: {safe(str(error))}")
     except Interrupted as error:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:  # a mistake of ours: the whole traceback, which may quote a secret
-        sys.exit(redactor.text(traceback.format_exc()).rstrip())
+        sys.exit(safe(traceback.format_exc()).rstrip())
     finally:
         gc.freeze()  # the interpreter's last collection would go through all that Hydra made
 
@@ -127,16 +135,6 @@ def parse_arguments() -> Any:
         arguments.overrides.append(override := as_override(arguments.config_dir))
         sys.argv.append(override)  # for the jobs of a sweep
     return arguments
-
-
-def print_config(arguments: Any, config_name: str, redactor: Redactor) -> None:
-    """`--cfg job`: the checked configuration, as text."""
-    launch, _ = prepare(config_name, arguments.overrides, redactor)
-    if arguments.cfg != "job" or arguments.package:
-        with contextlib.redirect_stdout(Redacted(sys.stdout, redactor)):
-            hand_to_hydra(config_name)
-    else:
-        print(launch.redactor.text(launch.config_yaml if arguments.resolve else launch.written_yaml), end="")
 
 
 def hand_to_hydra(config_name: str) -> None:

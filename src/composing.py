@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from src.config import HARMLESS_KEYS, RESULTS_VERSION, Config, check_config
 from src.config_errors import check_added_keys, did_you_mean, explain
 from src.errors import ConfigError, UserError
 from src.help import CONF
-from src.redaction import Redactor
+from src.redaction import HIDDEN, Redactor
+from src.resume import flatten
 from src.run_folder import Launch, short_hash, slug
 from src.tags import TAGS, find_tag
 from src.trust import check_added_folders, check_hydra_node, typed_for_hydra
@@ -30,15 +32,16 @@ def prepare(config_name: str, overrides: list[str], console: Redactor | None = N
     """
     composed, hydra_node = compose_checked(config_name, overrides)
     written: Any = OmegaConf.to_container(composed)
-    written_yaml = OmegaConf.to_yaml(composed)
     redactor = console or Redactor([])
-    redactor.learn(overrides, written)
+    redactor.learn(overrides)
+    shown = redactor.tree(written)
     composed.name = run_name(composed.name, hydra_node.runtime.choices)
     config = fill_in(composed)
     assert isinstance(config, Config)
-    redactor.learn([], OmegaConf.to_container(composed))
+    stored = redactor.tree(OmegaConf.to_container(composed), written)
+    refuse_secrets(stored | {"name": f"{shown['name']} {stored['name']}"})
     check_config(config)
-    composed.monitor.mode = config.monitor.mode = resolve_mode(config)
+    stored["monitor"]["mode"] = composed.monitor.mode = config.monitor.mode = resolve_mode(config)
     resolved: Any = OmegaConf.to_container(composed)
     folder = hydra_node.run.dir if any(word.startswith("hydra.run.dir=") for word in overrides) else None
     launch = Launch(
@@ -46,8 +49,9 @@ def prepare(config_name: str, overrides: list[str], console: Redactor | None = N
         overrides=overrides,
         folder=Path(folder) if folder else None,
         config=resolved,
-        config_yaml=OmegaConf.to_yaml(OmegaConf.create(redactor.tree(resolved))),
-        written_yaml=written_yaml,
+        stored=stored,
+        config_yaml=OmegaConf.to_yaml(stored),
+        written_yaml=OmegaConf.to_yaml(shown),
         short_id=result_id(resolved),
         redactor=redactor,
     )
@@ -71,6 +75,14 @@ def compose_checked(config_name: str, overrides: list[str]) -> tuple[DictConfig,
     with open_dict(composed):
         del composed["hydra"]
     return composed, hydra_node
+
+
+def refuse_secrets(stored: dict[str, Any]) -> None:
+    """Raises ConfigError if a key of src/config.py was given a secret: by these, runs are named, listed and made again."""
+    typed = {field.name: stored[field.name] for field in fields(Config) if field.type is not Any}
+    for key, value in flatten(typed).items():
+        if HIDDEN in str(value) and key != "training.resume":
+            raise ConfigError(f"{key}: was given a secret, but is stored and shown as it is; give another value")
 
 
 def fill_in(composed: DictConfig) -> Any:

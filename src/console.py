@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from src.escaping import clean
 from src.loop import EpochRecord, StepRecord
 from src.redaction import Redactor
 
@@ -18,7 +19,7 @@ QUIET_SECONDS = 30  # between lines about an epoch under way, where there is no 
 
 
 class LogFormatter(logging.Formatter):
-    """Takes secrets out of messages and tracebacks."""
+    """Takes secrets out of messages and tracebacks, and what would steer the terminal."""
 
     def __init__(self, pattern: str, redactor: Redactor) -> None:
         super().__init__(pattern)
@@ -26,7 +27,7 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
-        return self.redactor.text(super().format(record))
+        return clean(self.redactor.text(super().format(record)))
 
 
 class EarlyLines(logging.StreamHandler):
@@ -71,7 +72,7 @@ class ProgressView:
 
     def __init__(self, log_file: Path, epochs: int, redactor: Redactor) -> None:
         self.epochs = epochs
-        self.console = Console()
+        self.console = Console(file=getattr(sys.stdout, "rich_proxied_file", sys.stdout))
         self.bar = _make_bar(self.console) if self.console.is_terminal else None
         self.task = self.bar.add_task("", total=1, speed="") if self.bar else None
         self.epoch_start = self.last_line = time.perf_counter()
@@ -88,7 +89,7 @@ class ProgressView:
     def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
-        LOGGER.removeHandler(self.file_handler)
+        LOGGER.handlers.clear()
         with contextlib.suppress(OSError):
             self.file_handler.close()
 
@@ -135,10 +136,7 @@ class ProgressView:
         for handler in list(LOGGER.handlers):
             early += handler.records if isinstance(handler, EarlyLines) else []
             LOGGER.removeHandler(handler)
-        if self.bar:
-            shown: logging.Handler = AboveBar(self.console)
-        else:
-            shown = logging.StreamHandler(sys.stdout)
+        shown: logging.Handler = AboveBar(self.console) if self.bar else logging.StreamHandler(sys.stdout)
         shown.setLevel(logging.INFO)
         shown.setFormatter(LogFormatter("%(message)s", redactor))
         self.file_handler = logging.FileHandler(log_file, encoding="utf-8")
@@ -150,12 +148,5 @@ class ProgressView:
 
 
 def _make_bar(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]}", TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)

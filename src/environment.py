@@ -1,28 +1,38 @@
 """What a result was computed with: commit, packages, machine."""
 
+import contextlib
 import os
-import shutil
 import socket
+import stat
 import subprocess
 import sys
-from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from src.durable import sha256
+from src.escaping import clean
 
 PACKAGES = (
     *("torch", "numpy", "hydra-core", "omegaconf", "albumentations", "opencv-python-headless", "pillow", "tensorboard"),
     "monai",  # whose networks and losses may be targets
 )
 
-SECRET_FILES = (".env*", "*.pem", "*.key", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc")
+GIT = ("git", "--no-optional-locks", "-C", str(Path(__file__).parent))
+MAX_PATCH_BYTES = 2**20  # of the changes of tracked files
+MAX_UNTRACKED = 1000  # files that are listed
+MAX_HASHED_BYTES = 2**24  # of each whose SHA-256 is computed
 
 
-def describe_environment() -> tuple[dict[str, Any], str]:
-    """Facts for `run.json`, and the uncommitted changes of the source as a patch."""
-    commit, patch = _git_state()
+def describe_environment() -> dict[str, Any]:
+    """Facts for `run.json`; without a commit where git does not answer, and nobody knows whether something is not committed."""
     facts = {"host": socket.gethostname(), "process": os.getpid(), "packages": package_versions()}
-    return facts | {"git_commit": commit, "git_dirty": bool(patch)}, patch
+    try:
+        commit = _git("rev-parse", "HEAD").decode().strip()
+        changes = _git("status", "--porcelain", "-z", "--untracked-files=normal")
+    except (OSError, subprocess.CalledProcessError):
+        return facts | {"git_commit": None, "git_dirty": False}
+    return facts | {"git_commit": commit, "git_dirty": bool(changes)}
 
 
 def program(name: str | None = None) -> str:
@@ -38,25 +48,32 @@ def package_versions() -> dict[str, str]:
     return {"python": sys.version.split()[0]} | {name: installed[name] for name in PACKAGES if name in installed}
 
 
-def _git_state() -> tuple[str | None, str]:
-    """Commit and uncommitted changes of the source; (None, "") where there is no git."""
-    if shutil.which("git") is None:
-        return None, ""
-    commit = _git("rev-parse", "HEAD").strip()
-    if not commit:
-        return None, ""
-    patch = _git("diff", "--no-color", "--no-ext-diff", "--binary", "HEAD")
-    top = _git("rev-parse", "--show-toplevel").strip()
-    for file in _git("ls-files", "--others", "--exclude-standard", "--full-name", top).splitlines():
-        if any(fnmatch(Path(file).name, pattern) for pattern in SECRET_FILES):
-            patch = f"not shown, as such files hold secrets: {file}\n{patch}"  # git passes over what stands before a patch
-            continue
-        patch += _git("-C", top, "diff", "--no-color", "--no-ext-diff", "--no-index", "--binary", "/dev/null", file)
-    return commit, patch
+def uncommitted_changes() -> bytes:
+    """What a run keeps as `diff.patch`: untracked files by name, size and SHA-256, then what `git apply` takes for tracked ones.
+
+    Secrets are not looked for in it.
+    """
+    top = Path(os.fsdecode(_git("rev-parse", "--show-toplevel").removesuffix(b"\n")))
+    names = _git("-C", str(top), "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")[:-1]
+    command = [*GIT, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "--binary", "HEAD"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        patch = process.stdout.read(MAX_PATCH_BYTES + 1)  # git ends once nobody reads on
+    lines = [_describe_untracked(top, os.fsdecode(name)) for name in names[:MAX_UNTRACKED]]
+    lines += [f"untracked: {len(names) - MAX_UNTRACKED} files more"] * (len(names) > MAX_UNTRACKED)
+    lines += [f"cut: the patch is longer than {MAX_PATCH_BYTES} bytes, and its end is not here"] * (len(patch) > MAX_PATCH_BYTES)
+    return "".join(f"{line}\n" for line in lines).encode() + patch[:MAX_PATCH_BYTES]
 
 
-def _git(*words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=False, errors="replace"
-    )
-    return done.stdout if done.returncode in (0, 1) else ""  # 1: `diff --no-index` found what it looked for
+def _describe_untracked(top: Path, name: str) -> str:
+    told = "untracked: " + clean(name).replace("\n", "?")
+    with contextlib.suppress(OSError):  # not ours to read, or gone meanwhile
+        status = (top / name).lstat()
+        if stat.S_ISREG(status.st_mode):  # no link, and no other repository
+            digest = sha256(top / name) if status.st_size <= MAX_HASHED_BYTES else "not computed"
+            return f"{told}, {status.st_size} bytes, SHA-256 {digest}"
+    return told
+
+
+def _git(*words: str) -> bytes:
+    return subprocess.run([*GIT, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout

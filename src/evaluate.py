@@ -83,10 +83,9 @@ def show(folder: Path, evaluation: "Evaluation", file: Path) -> None:
     from rich.console import Console
 
     facts, console = evaluation.facts, Console(soft_wrap=True, highlight=False)
-    console.print(
+    print(
         f"{folder}: {facts['checkpoint']} checkpoint (epoch {facts['epoch']}) on {facts['split']}"
-        f" at {'its own' if facts['size'] == 'full' else 'the training'} size, protocol {evaluation.fingerprint}",
-        markup=False,
+        f" at {'its own' if facts['size'] == 'full' else 'the training'} size, protocol {evaluation.fingerprint}"
     )
     rows = [("whole split", evaluation.scores), *((name or "no video", row) for name, row in facts["sequences"].items())]
     totals = ("miou", "pixel_accuracy", "class_accuracy")
@@ -97,7 +96,7 @@ def show(folder: Path, evaluation: "Evaluation", file: Path) -> None:
         )
     )
     console.print(table(["class", "IoU"], [[name, number(iou)] for name, iou in evaluation.scores["iou"].items()]))
-    console.print(f"written to {file} and its .npz (one confusion matrix for each image)", markup=False)
+    print(f"written to {file} and its .npz (one confusion matrix for each image)")
 
 
 def table(head: list[str], rows: list[list[str]]) -> Any:
@@ -106,11 +105,13 @@ def table(head: list[str], rows: list[list[str]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from src.escaping import clean
+
     made = Table(box=SIMPLE_HEAD)
     for place, title in enumerate(head):
         made.add_column(title, justify="right" if place else "left", no_wrap=True)
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(clean(cell)) for cell in row))
     return made
 
 

@@ -118,7 +118,7 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
     """Raises ConfigError, naming the keys, unless only harmless ones differ from the run's, or it gets more epochs."""
     if not (before := read_run(folder)):
         raise ConfigError(f"{folder}: no run.json there, which says what was trained; start a new run from model.weights=FILE")
-    old, new = flatten(before.get("config", {})), flatten(launch.redactor.tree(launch.config))
+    old, new = flatten(before.get("config", {})), flatten(launch.stored)
     differing = [key for key in differing_keys(old, new) if not is_harmless(key)]
     if epochs > old.get("training.epochs", 0):  # a schedule that ends with the run is stretched with it
         ends = (old.get("training.epochs"), epochs)

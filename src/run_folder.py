@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.config import RESULTS_VERSION
-from src.durable import replace_text, writing
+from src.durable import replace_text, write_durably, writing
 from src.errors import ConfigError, UserError, WriteError
 from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
@@ -44,16 +44,18 @@ class Launch:
         overrides: Those of them that set keys.
         folder: Given by hand as hydra.run.dir, or None.
         config: The resolved configuration.
-        config_yaml: The same as text, without secrets.
-        written_yaml: The configuration as text, before interpolations were filled in.
+        stored: The same without secrets.
+        config_yaml: That as text.
+        written_yaml: The configuration as text, before interpolations were filled in, without secrets.
         short_id: Hash of every key that changes the result.
-        redactor: Takes secrets out of what is written.
+        redactor: Takes secrets out of what else is written.
     """
 
     command: list[str]
     overrides: list[str]
     folder: Path | None
     config: dict[str, Any]
+    stored: dict[str, Any]
     config_yaml: str
     written_yaml: str
     short_id: str
@@ -156,17 +158,16 @@ class RunFolder:
     @contextlib.contextmanager
     def running(self, launch: Launch, facts: dict[str, Any]) -> Iterator[None]:
         """Says in `run.json` that the run is running, and at the end how it ended."""
-        from src.environment import describe_environment
+        from src.environment import describe_environment, uncommitted_changes
 
-        environment, patch = describe_environment()
-        facts = environment | facts
+        facts = describe_environment() | facts
         facts |= {
             "status": "running",
-            "command": launch.redactor.text(" ".join(launch.command)),
-            "overrides": [launch.redactor.text(override) for override in launch.overrides],
+            "command": " ".join(map(launch.redactor.word, launch.command)),
+            "overrides": [launch.redactor.word(override) for override in launch.overrides],
             "short_id": launch.short_id,
             "results_version": RESULTS_VERSION,
-            "config": launch.redactor.tree(launch.config),
+            "config": launch.stored,
             "start": self.facts.get("start", now()),
             "end": None,
             "error": None,
@@ -176,10 +177,11 @@ class RunFolder:
         try:
             with writing(self.path):
                 self.write(**facts)
-                replace_text(self.path / "config.yaml", launch.redactor.text(launch.config_yaml))
-                if patch:
-                    replace_text(self.path / "diff.patch", launch.redactor.patch(patch))
-                elif facts.get("git_commit"):  # else nobody knows
+                replace_text(self.path / "config.yaml", launch.config_yaml)
+                if facts["git_dirty"]:
+                    changes = uncommitted_changes()
+                    write_durably(self.path / "diff.patch", lambda file: file.write(changes))
+                elif facts["git_commit"]:  # else nobody knows
                     (self.path / "diff.patch").unlink(missing_ok=True)
             yield
         except Interrupted as error:

@@ -56,7 +56,7 @@ def announce(config: "Config", launch: "Launch", run: "RunFolder", experiment: "
         *(type(experiment.state.model).__name__, f"{facts['parameters']:,}", facts["device"], facts["precision"]),
         *(len(train_data), len(experiment.val_data), height, width, config.loader.batch_size),
     )
-    LOGGER.debug("command: %s", " ".join(launch.command))
+    LOGGER.debug("command: %s", run.facts["command"])
     for data in (train_data, experiment.val_data):
         for note in data.notes:
             LOGGER.info("beware, %s: %s", data.split, note)

@@ -1,6 +1,5 @@
 """A sweep, from the words of its command line to its first job: its points, their plan, its folder."""
 
-import contextlib
 import gc
 import os
 import sys
@@ -13,7 +12,7 @@ import yaml
 from src.composing import compose_checked, prepare
 from src.config import Config
 from src.errors import ConfigError, UserError
-from src.redaction import Redacted, Redactor
+from src.redaction import Redactor
 from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder
 from src.studies.devices import offer_devices
 from src.studies.ledger import read_jobs, read_study
@@ -69,7 +68,7 @@ def search(command: Command, check: Callable[[Config], None], redactor: Redactor
     folder = command.folder or claim_folder(OUTPUTS / "multirun" / base.config["name"], base.short_id)
     tell_hydra(command, folder, direction_of(command.words, base.config["monitor"]["mode"]))
     is_submitit = any(word.startswith("hydra/launcher=submitit") for word in command.words)
-    with private_pickles(folder, is_submitit), contextlib.redirect_stderr(Redacted(sys.stderr, redactor)):
+    with private_pickles(folder, is_submitit):
         run_jobs()
     tell_best(folder)
 

@@ -48,8 +48,8 @@ LAYERS = {
 }
 # Below all of these: facts and tools that know nothing of a run.
 GROUND = {
-    *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "figures", "lock", "losses", "models"),
-    *("events", "ranges", "ranks", "redaction", "schedules", "seeding", "signals", "tags", "times", "writer"),
+    *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "escaping", "figures", "lock"),
+    *("events", "losses", "models", "ranges", "ranks", "redaction", "schedules", "seeding", "signals", "tags", "times", "writer"),
 }
 HYDRA = {"cli", "composing", "config", "config_errors", "parts", "stored_config"} | LAYERS[0]
 HYDRAS_JOB = ROOT / "src/studies/isolation.py"  # what Hydra calls for each job of a sweep

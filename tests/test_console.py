@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from src import console
+from src.escaping import cleaned_output
 from src.loop import StepRecord
 from src.redaction import Redactor
 
@@ -36,6 +37,20 @@ def test_a_long_line_above_a_bar_stays_whole(
         assert view.bar is not None
         console.LOGGER.info(command)
     assert command in capsys.readouterr().out
+
+
+def test_a_bar_is_drawn_though_what_else_is_printed_is_cleaned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    with cleaned_output(), console.ProgressView(tmp_path / "train.log", 1, Redactor([])) as view:
+        assert view.bar is not None
+        console.LOGGER.info("a line\x1b]0;owned\x07")
+    said = capsys.readouterr().out
+    assert "a line?]0;owned?" in said
+    assert "\x1b[?25l" in said  # that hides the cursor
+    assert "a line?]0;owned?\n" in (tmp_path / "train.log").read_text()
 
 
 def test_what_is_told_before_there_is_a_log_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

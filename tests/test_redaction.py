@@ -1,6 +1,5 @@
-"""Secrets by key, by value and by environment stay out; ordinary text stays as it is."""
+"""Secrets by key, by value and by environment stay out; every other value stays as it is."""
 
-import time
 from typing import Any
 
 import pytest
@@ -59,25 +58,47 @@ def test_nested_keys_and_lists() -> None:
         "logger": {
             "api_token": "first-one",
             "url": "https://example.org",
-            "credentials": {"user": "second-one", "pin": ["third-one"]},
+            "credentials": {"user": "second-one", "pin": ["third-one", 1234]},
         },
-        "servers": [{"password": "fourth-one", "port": 8080}],
+        "servers": [{"password": "abc", "port": 8080}],
         "epochs": 50,
     }
-    redactor = Redactor([], config)
+    redactor = Redactor([])
     assert redactor.tree(config) == {
-        "logger": {"api_token": HIDDEN, "url": "https://example.org", "credentials": {"user": HIDDEN, "pin": [HIDDEN]}},
+        "logger": {"api_token": HIDDEN, "url": "https://example.org", "credentials": {"user": HIDDEN, "pin": [HIDDEN, HIDDEN]}},
         "servers": [{"password": HIDDEN, "port": 8080}],
         "epochs": 50,
     }
-    assert redactor.text("first-one second-one third-one fourth-one") == " ".join([HIDDEN] * 4)
+    assert redactor.text("first-one second-one third-one") == " ".join([HIDDEN] * 3)
+
+
+def test_no_other_value_differs_from_what_a_run_used() -> None:
+    """Short secrets and switches were looked for in every value; so was what is a secret under another key."""
+    words = ["model.cls_token=true", "+model.token_dim=16", "+hydra.job.env_set.HF_TOKEN=attention", "+x.auth=true"]
+    config = {
+        "model": {"cls_token": "learnable", "token_dim": 16, "use_token": 8, "channels": [16, 32], "pool": "attention"},
+        "loader": {"drop_last": True, "root": "data/hf_cityscapes_small/sk-collection-of-streets"},
+        "classes": {0: "Sky", 1: "token"},
+    }
+    redactor = Redactor(words)
+    assert redactor.tree(config, config) == config
+    assert [redactor.word(word) for word in words] == [*words[:2], "+hydra.job.env_set.HF_TOKEN=***", words[3]]
+    assert redactor.word("model.pool=attention") == "model.pool=attention"
+    assert redactor.text("drop_last: true, channels [16, 32], pooled by attention") == (
+        f"drop_last: true, channels [16, 32], pooled by {HIDDEN}"
+    )
+
+
+def test_in_free_text_only_what_has_eight_characters() -> None:
+    redactor = Redactor(["+a.password=abcdefg", "+b.password=abcdefgh"])
+    assert redactor.text("abcdefg; abcdefgh") == "abcdefg; ***"
+    assert redactor.word("+a.password=abcdefg") == "+a.password=***"
 
 
 def test_a_secret_that_is_a_number() -> None:
-    redactor = Redactor(["+db.password=271828"], {"db": {"password": 271828}, "epochs": 50})
-    assert "271828" not in str(redactor.tree({"db": {"password": 271828}, "epochs": 50}))
-    assert redactor.tree({"epochs": 50}) == {"epochs": 50}
-    assert "271828" not in redactor.text("password: 271828")
+    redactor = Redactor(["+db.password=27182818"])
+    assert redactor.tree({"db": {"password": 27182818}, "epochs": 50}) == {"db": {"password": HIDDEN}, "epochs": 50}
+    assert redactor.text("password: 27182818") == f"password: {HIDDEN}"
 
 
 @pytest.mark.parametrize(
@@ -88,11 +109,11 @@ def test_a_secret_that_is_a_number() -> None:
         ("https://u:pa/ss@host", f"https://{HIDDEN}@host"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", HIDDEN),
         ("x hf_abcdefghijklmnopqrst y", f"x {HIDDEN} y"),
-        ("glpat-abcdefghij_klmnopqrst", HIDDEN),
-        ("github_pat_11ABCDEFG0_abcdefgh", HIDDEN),
-        ("key is sk-abcdefghijklmnop.", f"key is {HIDDEN}."),
+        ("glpat-abcdefghijklmnopqrst", HIDDEN),
+        ("github_pat_11ABCDEFG0_abcdefghijklmnopqrst", HIDDEN),
+        ("key is sk-proj-abcdefghijklmnop.", f"key is {HIDDEN}."),
         ("AKIAIOSFODNN7EXAMPLE", HIDDEN),
-        ("xoxb-123456789012-abcdef", HIDDEN),
+        ("xoxb-123456789012-abcdefabcdefabcdef", HIDDEN),
     ],
 )
 def test_values_that_are_secrets_whatever_their_key(text: str, hidden: str) -> None:
@@ -100,138 +121,90 @@ def test_values_that_are_secrets_whatever_their_key(text: str, hidden: str) -> N
     assert Redactor([]).tree({"name": [text]}) == {"name": [hidden]}
 
 
-def part(file: str, *lines: str) -> str:
-    """Of a patch: a new file."""
-    header = [f"diff --git a/{file} b/{file}", "new file mode 100644", "--- /dev/null", f"+++ b/{file}", "@@ -0,0 +1,9 @@"]
-    return "\n".join([*header, *(f"+{line}" for line in lines)]) + "\n"
+def test_an_address_that_was_made_a_path_of() -> None:
+    redactor = Redactor(["dataset.root=https://alice:hunter2@host/data"])
+    assert redactor.text("https:/alice:hunter2@host/data: no such folder") == f"https:/{HIDDEN}@host/data: no such folder"
+
+
+def filled(config: dict[str, Any]) -> Any:
+    """The configuration with its interpolations filled in, by OmegaConf."""
+    return OmegaConf.to_container(OmegaConf.create(config), resolve=True)
 
 
 @pytest.mark.parametrize(
-    ("line", "hidden"),
+    "words",
     [
-        ("API_KEY=s3cr3t-value  # mine", "API_KEY=***"),
-        ("export WANDB_API_KEY=s3cr3t-value", "export WANDB_API_KEY=***"),
-        ("  password: s3cr3t-value # prod", "  password: ***"),
-        ("- password: s3cr(3t-value)", "- password: ***"),
-        ("x-api-key: s3cr3t-value", "x-api-key: ***"),
-        ("password = s3cr3t- value", "password = ***"),
-        ('{"Authorization": "Bearer s3cr3t-value"}', '{"Authorization": ***'),
-        ('curl -H "Authorization: Bearer s3cr3t-value" host', 'curl -H "Authorization: ***'),
-        (r'"os.environ[\"WANDB_API_KEY\"] = \"s3cr3t-value\"\n",', r'"os.environ[\"WANDB_API_KEY\"] = ***'),  # of a notebook
-        ("machine host login me password s3cr3t-value", "machine host login me password ***"),
-        ("password s3cr3t-value", "password ***"),
-        ("tokens: 16", "tokens: 16"),
-        ("author: oktay", "author: oktay"),
+        *("${oc.env:WANDB_TOKEN}", "${oc.env:'WANDB_TOKEN'}", '${oc.env:"WANDB_TOKEN",x}', "${ oc.env: WANDB_TOKEN}"),
+        *("a ${oc.env:WANDB_TOKEN} b", "${oc.decode:${oc.env:WANDB_TOKEN}}", "${oc.env:UNSET_TOKEN,12345678}"),
+        *("${oc.env:UNSET,${oc.env:WANDB_TOKEN}}", "${login.password}", "${login}", "${copy}", "${oc.env:UNSET_TOKEN,'12 34'}"),
     ],
 )
-def test_what_a_patch_gives_a_secret_name(line: str, hidden: str) -> None:
-    assert Redactor([]).patch(part("a.yaml", line, "lr: 0.1")) == part("a.yaml", hidden, "lr: 0.1")
+@pytest.mark.parametrize("value", ["12345678", "from-environment", "1234"])
+def test_what_comes_from_the_environment(words: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is written, as a number too, and brought in by another key."""
+    monkeypatch.setenv("WANDB_TOKEN", value)
+    if words == "${copy}" and len(value) < 8:
+        return  # not hidden, as src/redaction.py says
+    written = {"root": words, "copy": "${oc.env:WANDB_TOKEN}", "login": {"password": "hush-hush"}, "seed": 1234}
+    config, redactor = filled(written), Redactor([])
+    stored = redactor.tree(config, written)
+    assert stored["root"] == ({"password": HIDDEN} if words == "${login}" else HIDDEN)
+    assert stored["seed"] == 1234
+    if len(str(config["root"])) >= 8 and words != "${login}":
+        assert redactor.text(f"error: {config['root']} is wrong") == f"error: {HIDDEN} is wrong"
 
 
-@pytest.mark.parametrize(
-    ("line", "hidden"),
-    [
-        ('os.environ["WANDB_API_KEY"] = "s3cr3t-value"', 'os.environ["WANDB_API_KEY"] = ***'),
-        ('client = Client(api_key="s3cr3t-value")', "client = Client(api_key=***"),
-        ("token: str = 's3cr3t-value'", "token: ***"),
-        ('password = SecretStr("s3cr3t-value")', "password = ***"),
-        ('headers = "Authorization: Bearer s3cr3t-value"', 'headers = "Authorization: ***'),
-        ("PASSWORD = 12345678", "PASSWORD = ***"),
-        ("    password: s3cr3t-value", "    password: ***"),
-        ("API_TOKEN=s3cr3t-value", "API_TOKEN=***"),
-        ("    token: str", "    token: str"),
-        ("    self.token = self.read(token)", "    self.token = self.read(token)"),
-        ("    def f(self, token: str) -> None:", "    def f(self, token: str) -> None:"),
-        ("        self.token = token", "        self.token = token"),
-        ('name = "attunet"', 'name = "attunet"'),
-    ],
-)
-def test_what_a_patch_of_code_gives_a_secret_name(line: str, hidden: str) -> None:
-    assert Redactor([]).patch(part("a.py", line, "lr = 0.1")) == part("a.py", hidden, "lr = 0.1")
-
-
-@pytest.mark.parametrize("before", ["", "    ", "  - "])
-@pytest.mark.parametrize("style", ["|", ">-", "|2+ # mine", "!!str &mine |"])
-def test_a_block_of_yaml_in_a_patch(before: str, style: str) -> None:
-    deeper = " " * (len(before) + 2)
-    secret = [f"{before}password: {style}", f"{deeper}s3cr3t-", "", f"{deeper}  value"]
-    after = ["lr: 0.1", "  x: 2"]
-    hidden = [f"{before}password: {HIDDEN}", HIDDEN, "", HIDDEN]
-    assert Redactor([]).patch(part("a.yaml", *secret, *after)) == part("a.yaml", *hidden, *after)
-
-
-def test_a_block_of_yaml_of_which_a_patch_shows_a_part() -> None:
-    head = "diff --git a/a.yaml b/a.yaml\n--- a/a.yaml\n+++ b/a.yaml\n"
-    ends = head + "@@ -1,2 +1,2 @@\n password: |\n-  s3cr3t\n\\ No newline at end of file\n+  s3cr3t-2\n"
-    assert Redactor([]).patch(ends) == ends.replace(" |", " ***").replace("-  s3cr3t\n", "-***\n").replace("  s3cr3t-2", "***")
-    begun = head + "@@ -4,3 +4,3 @@ password: |\n   s3cr3t\n   s3cr3t-2\n-lr: 0.1\n+lr: 0.2\n"
-    assert Redactor([]).patch(begun) == begun.replace(" |", " ***").replace("  s3cr3t-2", "***").replace("  s3cr3t", "***")
-
-
-def test_an_empty_block_of_yaml_hides_nothing_else() -> None:
-    lines = ["  password: |", "  lr: 0.1", "epochs: 3"]
-    assert Redactor([]).patch(part("a.yaml", *lines)) == part("a.yaml", f"  password: {HIDDEN}", *lines[1:])
-
-
-def test_a_long_patch_is_read_in_no_time() -> None:
-    patch = part("a.yaml", *([" " * 12 + "some: words of no importance, and more of them"] * 30_000), " " * 4000 + "x" * 4000)
-    begin = time.process_time()
-    Redactor([]).patch(patch)
-    assert time.process_time() - begin < 3
-
-
-def test_a_private_key_in_a_patch() -> None:
-    begin, end = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"
-    patch = part("deploy", begin, "c2VjcmV0", "a2V5", end) + part("a.yaml", "lr: 0.1")
-    assert Redactor([]).patch(patch) == part("deploy", begin, HIDDEN, HIDDEN, end) + part("a.yaml", "lr: 0.1")
-    cut = part("deploy", begin, "c2VjcmV0") + part("a.yaml", "lr: 0.1")  # more of it is not in the patch
-    assert Redactor([]).patch(cut) == part("deploy", begin, HIDDEN) + part("a.yaml", "lr: 0.1")
-
-
-def test_a_secret_that_git_shows_as_the_place_of_a_change() -> None:
-    patch = "diff --git a/.env b/.env\n--- a/.env\n+++ b/.env\n@@ -9 +9 @@ API_KEY=s3cr3t-value\n-A=1\n+A=2\n"
-    assert Redactor([]).patch(patch) == patch.replace("s3cr3t-value", HIDDEN)
-
-
-def test_environment_variables_with_a_secret_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_that_nothing_names_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "from-environment")
     monkeypatch.setenv("MY_ROOT", "/data/camvid")
-    for redactor in (
-        Redactor(["name=${oc.env:MY_TOKEN}", "dataset.root=${oc.env:MY_ROOT}"]),
-        Redactor([], {"logger": {"key": ["${oc.env:MY_TOKEN,none}"]}, "root": "${oc.env:MY_ROOT}"}),
-    ):
-        assert redactor.text("from-environment in /data/camvid") == f"{HIDDEN} in /data/camvid"
+    assert Redactor([]).text("from-environment in /data/camvid") == f"{HIDDEN} in /data/camvid"
 
 
 def test_an_environment_variable_with_any_name_behind_a_secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB", "from-environment")
-    assert "from-environment" not in Redactor([], {"api_token": "${oc.env:WANDB}"}).text("api_token: from-environment")
-    assert "from-environment" not in Redactor(["+api_token=${oc.env:WANDB}"]).text("api_token: from-environment")
-
-
-@pytest.mark.parametrize("words", ["${oc.env:'WANDB_TOKEN'}", '${oc.env:"WANDB_TOKEN",x}', "${ oc.env: WANDB_TOKEN}"])
-def test_however_the_interpolation_is_written(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_TOKEN", "from-environment")
-    assert OmegaConf.create({"a": words}).a == "from-environment"
-    assert Redactor([f"name={words}"]).text("from-environment") == HIDDEN
+    written, redactor = {"api_token": "${oc.env:WANDB}"}, Redactor([])
+    assert redactor.tree(written) == written  # where it is, is no secret
+    assert redactor.tree(filled(written), written) == {"api_token": HIDDEN}
+    assert redactor.text("from-environment") == HIDDEN
 
 
 @pytest.mark.parametrize(
-    "override", ["+logger={api_key:abc-def}", "+a={b: {'api_key': 'abc-def', c: 1}, d: 2}", "+a=[{pass.token:abc-def"]
+    ("word", "hidden"),
+    [
+        ("name=${oc.env:MY_TOKEN}", "name=${oc.env:MY_TOKEN}"),
+        ("+api_token=${oc.env:WANDB}", "+api_token=${oc.env:WANDB}"),
+        ("name=${oc.env:MY_TOKEN,hush-hush}", "name=${oc.env:MY_TOKEN,***}"),
+        ("+api_token=${oc.env:WANDB,hush-hush}", "+api_token=***"),
+        ("dataset.root=${oc.env:MY_ROOT,/data}", "dataset.root=${oc.env:MY_ROOT,/data}"),
+    ],
+)
+def test_a_reference_stays_and_its_default_does_not(word: str, hidden: str) -> None:
+    redactor = Redactor([word])
+    assert redactor.word(word) == hidden
+    key, _, value = word.lstrip("+").partition("=")
+    assert redactor.tree({key: value}) == {key: hidden.partition("=")[2]}
+    if HIDDEN in hidden:
+        redactor.tree(filled({key: value}), {key: value})
+        assert redactor.text("hush-hush") == HIDDEN
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("+logger={api_key:hush-hush}", "+a={b: {'api_key': 'hush-hush', c: 1}, d: 2}", "+a=[{pass.token:hush-hush"),
+        *("+a={credentials: {user: hush-hush}}", "+a={credentials: [hush-hush]}"),
+    ],
 )
 def test_a_secret_key_within_a_dictionary_of_the_command_line(override: str) -> None:
-    assert "abc-def" not in Redactor([override]).text(f"{override}: not of the form key=value")
+    assert Redactor([]).word(override) == f"{override.partition('=')[0]}={HIDDEN}"
+    if "credentials" not in override:
+        assert "hush-hush" not in Redactor([override]).text(f"{override}: not of the form key=value")
 
 
 def test_what_is_learnt_later_is_hidden_too() -> None:
     redactor = Redactor(["seed=1"])
-    redactor.learn([], {"api_key": "abc-def"})
-    assert redactor.text("abc-def") == HIDDEN
-
-
-def test_an_unset_environment_variable_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MY_TOKEN", raising=False)
-    assert Redactor(["name=${oc.env:MY_TOKEN,x}"]).text("seed=0") == "seed=0"
+    redactor.learn(["api_key=hush-hush"])
+    assert redactor.text("hush-hush") == HIDDEN
 
 
 @pytest.mark.parametrize(
@@ -250,18 +223,24 @@ def test_an_unset_environment_variable_hides_nothing(monkeypatch: pytest.MonkeyP
 )
 def test_ordinary_text_stays(text: str) -> None:
     config: dict[str, Any] = {"optimizer": {"lr": 0.1}, "dataset": {"root": "data/camvid"}, "name": None}
-    assert Redactor(["optimizer.lr=0.1", "seed=1"], config).text(text) == text
+    redactor = Redactor(["optimizer.lr=0.1", "seed=1"])
+    assert redactor.tree(config) == config
+    assert redactor.text(text) == text
 
 
-@pytest.mark.parametrize("override", ["author=alice", "+model.num_tokens=16", "+tokenizer=bytes", "paper.authors=oktay"])
+@pytest.mark.parametrize(
+    "override", ["author=alice", "+model.num_tokens=16", "+tokenizer=bytes", "token_file=/run/x", "authors=oktay"]
+)
 def test_words_that_only_contain_a_secret_word_are_no_secrets(override: str) -> None:
     key, _, value = override.partition("=")
     text = f"command: {override}; channels [16, 32], seen in {value}s by alice, oktay and bytes"
-    assert Redactor([override]).text(text) == text
-    assert Redactor([], {key.lstrip("+"): value}).text(text) == text
+    redactor = Redactor([override])
+    assert redactor.tree({key.lstrip("+"): value}) == {key.lstrip("+"): value}
+    assert redactor.word(override) == override
+    assert redactor.text(text) == text
 
 
-@given(st.text(alphabet="abcdefghij0123456789-_./", min_size=6, max_size=30), st.text(max_size=30), st.text(max_size=30))
+@given(st.text(alphabet="abcdefghij0123456789-_./", min_size=8, max_size=30), st.text(max_size=30), st.text(max_size=30))
 def test_a_secret_never_survives(secret: str, before: str, after: str) -> None:
     hidden = Redactor([f"api_token={secret}"]).text(before + secret + after)
     assert secret not in hidden
@@ -273,4 +252,4 @@ KEYS = st.sampled_from(["lr", "model", "seed"])
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner), max_leaves=8))
 def test_a_tree_without_secrets_is_unchanged(tree: Any) -> None:
-    assert Redactor(["optimizer.lr=0.1"], tree).tree(tree) == tree
+    assert Redactor(["optimizer.lr=0.1"]).tree(tree, tree) == tree

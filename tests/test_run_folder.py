@@ -173,7 +173,8 @@ def make_launch(redactor: Redactor | None = None) -> Launch:
         overrides=["+api_token=hush-hush"],
         folder=None,
         config={"api_token": "hush-hush", "seed": 0},
-        config_yaml="api_token: hush-hush\nseed: 0\n",
+        stored={"api_token": "***", "seed": 0},
+        config_yaml="api_token: '***'\nseed: 0\n",
         written_yaml="",
         short_id="abcdef12",
         redactor=redactor or Redactor(["+api_token=hush-hush"]),
@@ -223,7 +224,7 @@ def test_a_run_stays_mixed_once_it_went_on_elsewhere(tmp_path: Path, monkeypatch
     """Attempts at one run, each with what differs from the attempt before."""
     environment: dict[str, Any] = {"host": "a", "git_commit": "A", "git_dirty": False, "packages": {"torch": "2"}}
     facts: dict[str, Any] = {"device": "cpu", "precision": "fp32", "ranks": 1, "threads": 2}
-    monkeypatch.setattr("src.environment.describe_environment", lambda: (environment, ""))
+    monkeypatch.setattr("src.environment.describe_environment", lambda: environment)
 
     def attempt(folder: Path, is_resumed: bool) -> bool:
         run = RunFolder(folder, is_resumed)
@@ -271,21 +272,16 @@ def test_a_strangers_run_json_is_refused_before_it_costs(text: str, message: str
         read_run(tmp_path)
 
 
-def test_secrets_of_files_beside_the_source_stay_out_of_the_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the configuration knows, and those of keys that look like secrets."""
-    kept = "diff --git a/a.py b/a.py\n+tokens = split(text)\n+    def f(self, token: str):\n"
-    patch = f"diff --git a/.env b/.env\n+API_TOKEN=abc-def\n+  password: 'gh i'\n+note = hush-hush\n{kept}"
-    monkeypatch.setattr("src.environment.describe_environment", lambda: ({}, patch))
+def test_the_patch_stays_only_while_something_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch = b"untracked: caf\xe9\n+password: hush-hush\n"  # as git gives it, for `git apply`
+    monkeypatch.setattr("src.environment.uncommitted_changes", lambda: patch)
     run = RunFolder(tmp_path)
-    with run.running(make_launch(), {}):
-        pass
-    written = (tmp_path / "diff.patch").read_text()
-    for commit, is_left in ((None, True), ("A", False)):  # gone on with where git does not answer, and with what was committed
-        facts = {"git_commit": commit}
-        monkeypatch.setattr("src.environment.describe_environment", lambda facts=facts: (facts, ""))
+    for commit, is_dirty, is_there in (("A", True, True), (None, False, True), ("A", False, False)):  # None: git does not answer
+        facts = {"git_commit": commit, "git_dirty": is_dirty}
+        monkeypatch.setattr("src.environment.describe_environment", lambda facts=facts: facts)
         with run.running(make_launch(), {}):
-            assert (tmp_path / "diff.patch").exists() is is_left
-    assert written == f"diff --git a/.env b/.env\n+API_TOKEN=***\n+  password: ***\n+note = ***\n{kept}"
+            assert (tmp_path / "diff.patch").exists() is is_there
+            assert not is_there or (tmp_path / "diff.patch").read_bytes() == patch
     run._lock.close()
 
 

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, write_split
 
 from src.cli import errors_in_one_line
+from src.composing import prepare
+from src.errors import ConfigError
+from src.studies.sweep import Options, claim_sweep
 
 TOKEN = "t0ken-of-the-environment"
 KEY = "k3y-of-the-command-line"
@@ -145,7 +149,7 @@ def test_a_mistake_of_ours_shows_its_traceback_without_secrets(monkeypatch: pyte
 
     def fail() -> None:
         with errors_in_one_line() as redactor:
-            redactor.learn([], {"token": TOKEN})
+            redactor.tree({"token": TOKEN})
             raise RuntimeError(f"{KEY} {TOKEN} http://me:{PASSWORD}@host")
 
     with pytest.raises(SystemExit) as caught:
@@ -154,3 +158,46 @@ def test_a_mistake_of_ours_shows_its_traceback_without_secrets(monkeypatch: pyte
     assert said.startswith("Traceback")
     assert said.endswith("RuntimeError: *** *** http://***@host")
     assert not any(secret in said for secret in SECRETS)
+
+
+def test_what_a_run_is_made_again_from_is_what_it_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that happen to be parts of others: in every text, they were replaced."""
+    monkeypatch.setenv("MODEL_TOKEN", "AttU_Net")
+    words = ["+hydra.job.env_set.MODE=${oc.env:MODEL_TOKEN}", "+hydra.job.env_set.API_KEY=true", "+hydra.job.env_set.TOKEN=16"]
+    launch, _ = prepare("config", [*words, "model.channels=[16,32]", "loader.drop_last=true"])
+    assert yaml.safe_load(launch.config_yaml) == launch.config == launch.stored
+    assert yaml.safe_load(launch.written_yaml)["loader"]["drop_last"] is True
+
+
+@pytest.mark.parametrize("key", ["name", "seed", "training.epochs", "training.checkpoint_seconds"])
+@pytest.mark.parametrize("number", ["471108", "4711"])
+def test_a_secret_can_name_no_folder_and_be_no_number(key: str, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_TOKEN", number)
+    with pytest.raises(ConfigError, match=f"^{key}: was given a secret") as caught:
+        prepare("config", [f"{key}=${{oc.env:X_TOKEN}}"])
+    assert number not in str(caught.value)
+    prepare("config", [f"{key}={number}"])
+
+
+@pytest.mark.parametrize(
+    "name", ["ghp_abcdefghij0123456789abcdefghij012345", "http://me:hunter2@host", "run hf_abcdefghij0123456789"]
+)
+def test_a_name_that_is_a_secret_itself(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^name: was given a secret"):
+        prepare("config", [f"name='{name}'"])
+
+
+def test_what_a_sweep_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOT_TOKEN", "1234")
+    question = f"Is it as good as on http://me:{PASSWORD}@host?"
+    words = ["study=channels_by_init", f"study.question='{question}'", "dataset.root=${oc.env:ROOT_TOKEN}"]
+    words += ["dataset.labels=${oc.env:UNSET_TOKEN,abc-def}", f"+hydra.job.env_set.API_KEY={KEY}"]
+    launch, _ = prepare("config", words)
+    assert launch.config["study"]["question"] == question
+    folder = claim_sweep(tmp_path / "sweep", words, [words], [launch], Options())
+    study = json.loads((folder / "study.json").read_text())
+    assert study["question"] == "Is it as good as on http://***@host?"
+    assert study["words"][2:] == [words[2], "dataset.labels=${oc.env:UNSET_TOKEN,***}", "+hydra.job.env_set.API_KEY=***"]
+    assert (study["common"]["dataset.root"], study["common"]["dataset.labels"]) == ("***", "***")
+    stored = (folder / "study.json").read_text() + launch.config_yaml + launch.written_yaml
+    assert not [secret for secret in (PASSWORD, KEY, "abc-def", "'1234'") if secret in stored]

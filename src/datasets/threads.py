@@ -1,6 +1,7 @@
 """Work on many files at once, with a bar on a terminal."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ Result = TypeVar("Result")
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
     """`work` of each item, in their order; an exception of one ends the others. Decoding lets other threads run."""
-    console = Console(stderr=True)
+    console = Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr))
     number = min(8, (os.cpu_count() or 1) + 1)
     with ThreadPoolExecutor(number) as threads:
         done = _in_order(threads, work, items, ahead=4 * number)

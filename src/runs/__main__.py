@@ -6,6 +6,7 @@ import sys
 
 from src.config_errors import did_you_mean
 from src.errors import ConfigError, UserError
+from src.escaping import clean, cleaned_output
 
 WORDS = {
     "list": "runs under outputs/: list [SWEEP or FOLDER] [key=value ...] [status=finished] [sort=score] [format=table|json|csv]",
@@ -29,9 +30,10 @@ def main() -> None:
     try:
         if words[0] not in WORDS:
             raise ConfigError(f"{words[0]}: no such word; there are {', '.join(WORDS)}{did_you_mean(words[0], list(WORDS))}")
-        importlib.import_module(f"src.runs.{FILES.get(words[0], words[0])}").main(words[1:])
+        with cleaned_output():
+            importlib.import_module(f"src.runs.{FILES.get(words[0], words[0])}").main(words[1:])
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {clean(str(error))}")
 
 
 if __name__ == "__main__":

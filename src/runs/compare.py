@@ -8,9 +8,9 @@ from rich.table import Table as Shown
 from rich.text import Text
 
 from src.errors import ConfigError
+from src.escaping import clean
 from src.run_folder import OUTPUTS
 from src.runs import listing
-from src.runs.listing import clean
 from src.studies.choosing import counted
 from src.studies.reading import find_sweep, read_runs
 from src.studies.statistics.claims import Summary
@@ -43,9 +43,8 @@ def main(words: Sequence[str]) -> None:
 
 def print_table(table: Table) -> None:
     """Best mean first; the best epoch is what is ranked."""
-    shown = Shown(
-        box=None, title=Text(f"{table.measure.described.title} of the best epoch, which is ranked, and of the last", "bold")
-    )
+    title = clean(f"{table.measure.described.title} of the best epoch, which is ranked, and of the last")
+    shown = Shown(box=None, title=Text(title, "bold"))
     for name in ("configuration", "seeds", "best epoch", "95 %, or each seed", "last epoch", "parameters"):
         shown.add_column(name, overflow="fold")
     for row in table.rows:
@@ -56,9 +55,9 @@ def print_table(table: Table) -> None:
     listing.print_table(shown)
     for row, claim in zip(table.rows[1:], table.claims, strict=True):
         if row.runs:
-            print(clean(say(claim, table.rows[0].label, row.label, table.measure)))
+            print(say(claim, table.rows[0].label, row.label, table.measure))
     for row in (row for row in table.rows if row.lost):
-        print(clean(f"{row.label}: {row.lost}."))
+        print(f"{row.label}: {row.lost}.")
     print()
 
 

@@ -18,7 +18,6 @@ from src.help import CONF
 from src.ranges import range_in_words
 from src.redaction import Redactor
 from src.run_folder import read_run
-from src.runs.diff import clean_lines
 from src.runs.origins import Origin, origins_of
 from src.studies.choosing import choose_runs
 from src.studies.points import Point, bare, expand_points, is_sweep
@@ -46,7 +45,7 @@ def main(words: Sequence[str]) -> None:
     others = [word for word in words if word not in keys and not word.startswith("run=")]
     if len(keys) != 1 or len(named) > 1 or (named and others):
         raise ConfigError("explain takes one key, and overrides such as experiment=original, or run=FOLDER: explain optimizer.lr")
-    print(clean_lines(explain(keys[0], others, choose_runs(named[0])[0] if named else None)))
+    print(explain(keys[0], others, choose_runs(named[0])[0] if named else None))
 
 
 def explain(key: str, words: list[str], run: Path | None = None) -> str:
@@ -62,17 +61,16 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
     asked, words = words, expand_points(words, None)[0]  # of a sweep, its first point
     composed, hydra_node = compose_checked("config", words)
     choices: dict[str, Any] = dict(hydra_node.runtime.choices)
-    redactor = Redactor(words, OmegaConf.to_container(composed))
+    redactor, written = Redactor(words), OmegaConf.to_container(composed)
     config = fill_in(composed)
     check_config(config)
     composed.monitor.mode = config.monitor.mode = resolve_mode(config)
     tree: Any = OmegaConf.to_container(composed)
-    points = expand_points(asked, tree["study"])
-    redactor.learn([word for point in points for word in point], tree)
+    shown, points = redactor.tree(tree, written), expand_points(asked, tree["study"])
     option = key.removeprefix("study.")
     if key != option and option in vars(options):
         kind = _field(Options, option, lambda value: take_options([f"{key}={value}"]))
-        return redactor.text(_lines(key, getattr(options, option), kind, []))
+        return _lines(key, getattr(options, option), kind, [])
     value = choices.get(key, _select(tree, key))
     if value is MISSING:
         parent = key.rpartition(".")[0]
@@ -80,12 +78,14 @@ def explain(key: str, words: list[str], run: Path | None = None) -> str:
             compose_checked("config", [*words, f"{key}=null"])  # says which keys there are
         raise ConfigError(f"{key}: no such key")
     kind = kind_of(key, value, config, tree, choices)
-    told = _lines(key, value, kind, origins_of(key, words, key in choices)) + _swept(key, asked, points)
+    now = choices.get(key, _select(shown, key))
+    hidden = [[redactor.word(word) for word in point] for point in points]
+    told = _lines(key, now, kind, origins_of(key, words, key in choices, redactor)) + _swept(key, asked, hidden)
     if run:
         then = _select(stored.get("config") or {}, key)
-        if key not in choices and then != redactor.tree(value):
+        if key not in choices and then != now:
             told += f"\n  in {run}  {'no such key' if then is MISSING else _text(then)}: conf/ gives another value today"
-    return redactor.text(told)
+    return told
 
 
 def _swept(key: str, asked: list[str], points: list[Point]) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.errors import ConfigError
+from src.escaping import clean
 from src.run_folder import OUTPUTS
 from src.studies.configurations import Scoring, scoring_of, swept_keys
 from src.studies.reading import LONG_AGO, Run, find_sweep, read_runs
@@ -33,7 +34,6 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 FORMATS = ("table", "json", "csv")
 ALWAYS = ("folder", "status", "score", "epoch", "seed")  # columns that stay however narrow the terminal is
 MOST_COLUMNS = 1000
-ANSI = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def main(words: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ def main(words: Sequence[str]) -> None:
     print_rows(rows, [*ALWAYS, *(["protocol"] if len(ways) > 1 else []), *swept], options["format"])
     if len(ways) > 1:
         told = "; ".join(f"{len(members)} by {tag} ({mode}), protocol {way}" for (way, tag, mode), members in ways)
-        print(f"scored in {len(ways)} ways, each sorted by itself: {clean(told)}", file=sys.stderr)
+        print(f"scored in {len(ways)} ways, each sorted by itself: {told}", file=sys.stderr)
     tell_problems(problems)
 
 
@@ -97,7 +97,7 @@ def chosen(runs: Sequence[Run], filters: Sequence[re.Match[str]]) -> list[Run]:
 def tell_problems(problems: Sequence[str]) -> None:
     """A line on stderr for each run that could not be read."""
     for problem in problems:
-        print(f"left out: {clean(problem)}", file=sys.stderr)
+        print(f"left out: {problem}", file=sys.stderr)
 
 
 def frame(root: str | Path = OUTPUTS) -> Any:
@@ -176,7 +176,7 @@ def print_rows(rows: list[dict[str, Any]], shown: Sequence[str], form: str) -> N
     fitting = columns_that_fit(cells)
     table = Table(box=None)
     for key in fitting:
-        table.add_column(key, overflow="fold")
+        table.add_column(Text(clean(key)), overflow="fold")
     for row in zip(*(cells[key] for key in fitting), strict=True):
         table.add_row(*map(Text, row))
     print_table(table)
@@ -198,11 +198,6 @@ def columns_that_fit(cells: dict[str, list[str]]) -> list[str]:
 def print_table(table: Table) -> None:
     """As wide as the terminal; where there is none, as wide as it needs, so that a path stays one word."""
     Console(width=None if sys.stdout.isatty() else MOST_COLUMNS).print(table)
-
-
-def clean(text: str) -> str:
-    """Without characters that would steer the terminal."""
-    return ANSI.sub("?", text)
 
 
 def in_words(value: Any) -> str:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from src.config_errors import parse
 from src.help import CONF
+from src.redaction import Redactor, names_secret
 
 SEARCHPATH = "hydra.searchpath"
 
@@ -24,8 +25,8 @@ class Origin:
     value: Any
 
 
-def origins_of(key: str, words: list[str], is_group: bool) -> list[Origin]:
-    """In the order in which they beat each other."""
+def origins_of(key: str, words: list[str], is_group: bool, redactor: Redactor) -> list[Origin]:
+    """In the order in which they beat each other, without secrets."""
     found = []
     for file, package in files_of(words):
         tree: Any = OmegaConf.to_container(OmegaConf.load(file))
@@ -35,11 +36,11 @@ def origins_of(key: str, words: list[str], is_group: bool) -> list[Origin]:
         else:
             below = key.removeprefix(f"{package}." if package else "")
             values = _values(tree, below) if not package or below != key else []
-        found += [Origin(_named(file), value) for value in values]
+        found += [Origin(_named(file), redactor.tree(value, is_secret=names_secret(key))) for value in values]
     for override in parse(words):
         name = override.get_key_element().lstrip("+~")
         if key == name or (key.startswith(f"{name}.") and not (CONF / name).is_dir()):
-            found.append(Origin("the command line", override.input_line))
+            found.append(Origin("the command line", redactor.word(override.input_line or "")))
     return found
 
 

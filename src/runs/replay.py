@@ -12,7 +12,6 @@ from src.errors import ConfigError, UserError
 from src.redaction import HIDDEN
 from src.resume import differing_keys, flatten
 from src.run_folder import Launch, read_run
-from src.runs.diff import clean_lines
 from src.studies.choosing import choose_runs
 from src.studies.reading import Run
 
@@ -63,7 +62,7 @@ def main(words: Sequence[str]) -> None:
     for folder in choose_runs(named):
         findings = replay(folder, config)
         verdict, is_same = conclude(findings)
-        print(clean_lines("\n".join([str(folder), *(finding.text for finding in findings), verdict])), flush=True)
+        print("\n".join([str(folder), *(finding.text for finding in findings), verdict]), flush=True)
         all_same &= is_same
     sys.exit(0 if all_same else 1)
 
@@ -111,7 +110,7 @@ def compare_configuration(run: Run) -> Finding:
         launch = compose_again(run)
     except UserError as error:
         return Finding("configuration", [f"its overrides do not compose today ({error})"], "")
-    now = flatten(launch.redactor.tree(launch.config))
+    now = flatten(launch.stored)
     keys = differing_keys(run.config, now)
     told = [f"{key} was {run.config.get(key)}, is {now.get(key)}" for key in keys if not is_harmless(key)]
     then, hides = run.facts.get("short_id"), any(HIDDEN in str(value) for value in run.config.values())
@@ -129,15 +128,14 @@ def compose_again(run: Run) -> Launch:
 
 def compare_code(run: Run) -> Finding:
     """The commit, and whether anything was not committed."""
-    from src.environment import describe_environment
-    from src.redaction import Redactor
+    from src.environment import describe_environment, uncommitted_changes
 
-    facts, patch = describe_environment()
+    facts = describe_environment()
     then, now = run.facts.get("git_commit"), facts["git_commit"]
     told = [] if then == now else [f"commit {str(then)[:8]}, now {str(now)[:8]}"]
     file = run.folder / "diff.patch"
-    before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    if before != Redactor([]).patch(patch):
+    before = file.read_bytes() if file.is_file() else b""
+    if before != (uncommitted_changes() if facts["git_dirty"] else b""):
         there = f"what was not committed then is in {file}" if before else "all was committed then, and is not now"
         told.append(there)
     return Finding("code", told, f"commit {str(now)[:8]}{', the same uncommitted changes' if before else ''}", decides=False)

@@ -1,18 +1,15 @@
 """One job of a sweep: a child process that trains, supervised, so that its death is nobody else's."""
 
-import contextlib
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from src.config_errors import quoted
 from src.errors import UserError
@@ -78,10 +75,10 @@ def _run_claimed(config: DictConfig, folder: Path) -> float:
         print(f"job {number}: {folder.name}{' goes on' if goes_on else ''}", flush=True)
         words = [*overrides, *goes_on, *added, f"hydra.run.dir={quoted(folder)}"]
         with take_device(config.device) as options:
-            return _supervise(words, folder, number, options, config)
+            return _supervise(words, folder, number, options)
 
 
-def _supervise(words: list[str], folder: Path, number: int, options: dict[str, Any], config: DictConfig) -> float:
+def _supervise(words: list[str], folder: Path, number: int, options: dict[str, Any]) -> float:
     """Runs the child and writes down how it began and ended."""
     end_dead_run(folder, "its process was killed")
     begin, before = time.monotonic(), read_run(folder)
@@ -103,7 +100,7 @@ def _supervise(words: list[str], folder: Path, number: int, options: dict[str, A
         note(folder.parent, number, "finished", seconds=seconds, score=score if math.isfinite(score) else None)
         print(f"job {number} finished: {folder.name}: {score:.4f}{tell_standing(folder.parent)}", flush=True)
         return score
-    status, reason = _how_it_ended(child, folder, before, lambda: _redactor(words, config))
+    status, reason = _how_it_ended(child, folder, before, words)
     note(folder.parent, number, status, seconds=seconds, error=reason)
     log = folder / LOG
     near = log.relative_to(Path.cwd()) if log.is_relative_to(Path.cwd()) else log
@@ -114,7 +111,7 @@ def _supervise(words: list[str], folder: Path, number: int, options: dict[str, A
     raise JobError(f"job {number}: {reason}")
 
 
-def _how_it_ended(child: Child, folder: Path, before: dict[str, Any], redactor: Callable[[], Redactor]) -> tuple[str, str]:
+def _how_it_ended(child: Child, folder: Path, before: dict[str, Any], words: list[str]) -> tuple[str, str]:
     """Status and reason of a child that did not finish: as its `run.json` says, or, if it never got so far, as it said itself."""
     code = child.returncode
     why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -123,7 +120,7 @@ def _how_it_ended(child: Child, folder: Path, before: dict[str, Any], redactor: 
     run = read_run(folder)
     if run.get("process") == child.pid and run != before:  # in a container of its own each child may have the same number
         return "interrupted" if run.get("status") == "interrupted" else "failed", run.get("error") or why
-    said = redactor().text(child.last_words()).strip()
+    said = Redactor(words).text(child.last_words()).strip()  # it left out what it had read in files itself
     _keep(said, folder)
     if -code in STOP_SIGNALS or code - 128 in STOP_SIGNALS:
         return "interrupted", why
@@ -140,14 +137,6 @@ def _keep(said: str, folder: Path) -> None:
             log.write(f"{said}\n")
     except OSError as error:
         print(f"{folder / LOG}: not written ({error.strerror})", file=sys.stderr, flush=True)
-
-
-def _redactor(words: list[str], config: DictConfig) -> Redactor:
-    """What the child's own one learns, of words, configuration and what interpolations stand for."""
-    redactor = Redactor(words, OmegaConf.to_container(config))
-    with contextlib.suppress(OmegaConfBaseException):  # what cannot be filled in, the child did not know either
-        redactor.learn([], OmegaConf.to_container(config, resolve=True))
-    return redactor
 
 
 def _why(stop: BaseException) -> str:

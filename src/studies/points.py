@@ -124,8 +124,8 @@ def varying_keys(points: list[Point]) -> list[str]:
 def job_names(points: list[Point]) -> list[str]:
     """Folder name of each job: its number and what varies, secrets left out."""
     keys = varying_keys(points)
-    redactor = Redactor([override for point in points for override in point])
-    return [f"{n}_{job_name([redactor.text(word) for word in point], keys)}" for n, point in enumerate(points)]
+    redactor = Redactor([])
+    return [f"{n}_{job_name([redactor.word(word) for word in point], keys)}" for n, point in enumerate(points)]
 
 
 def job_name(point: Point, keys: list[str]) -> str:

@@ -38,7 +38,7 @@ def find_finished(
         if sweep is None or not run.folder.resolve().is_relative_to(sweep.resolve()):
             finished[str(run.facts.get("short_id"))].append(run)
     alike = [number for number in numbers if launches[number].short_id in finished]
-    here = describe_environment()[0] if alike else {}
+    here = describe_environment() if alike else {}
     found = {}
     for number in alike:
         launch, config = launches[number], configs[number]
@@ -106,7 +106,7 @@ def is_same(run: Run, launch: Launch, config: Config, here: dict[str, Any]) -> b
     Code counts as the same where both are one commit with nothing uncommitted; a run that began with fewer epochs or went on
     with other code or hardware, one with several ranks, and one whose files are not all there is another one.
     """
-    facts, now = run.facts, flatten(launch.redactor.tree(launch.config))
+    facts, now = run.facts, flatten(launch.stored)
     differing = differing_keys(run.config, now)
     is_whole = not facts.get("failed_writes") and (run.folder / "checkpoints" / "last.pt").is_file()
     if not is_whole or any(not _is_unseen(key) for key in differing):

@@ -8,6 +8,7 @@ from typing import Any
 from src.config_errors import quoted
 from src.environment import program
 from src.errors import ConfigError
+from src.redaction import HIDDEN
 from src.resume import flatten
 from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder, short_hash
 from src.studies.ledger import Study, claim, note, note_missed_end, read_jobs, read_study, write_study
@@ -70,7 +71,7 @@ def budget_of(study: dict[str, Any] | None) -> float | None:
 def words_of(folder: Path) -> list[str]:
     """The words that a sweep was started with, for one that goes on without any of its own."""
     words = read_study(folder).words
-    if hidden := [word for word in words if "***" in word]:
+    if hidden := [word for word in words if HIDDEN in word]:
         raise ConfigError(f"study.resume={folder}: {hidden[0]} was a secret and is not stored; give the whole command again")
     return words
 
@@ -118,14 +119,14 @@ def _describe(words: list[str], points: list[Point], launches: list[Launch], opt
     first = launches[0]
     study = Study(
         name=first.config["name"],
-        question=(first.config["study"] or {}).get("question"),
-        words=[first.redactor.text(word) for word in words],
+        question=(first.stored["study"] or {}).get("question"),
+        words=[first.redactor.word(word) for word in words],
         monitor=first.config["monitor"],
         on_error=options.on_error or "continue",
         again=options.again,
-        common=flatten(first.redactor.tree(_trained(first.config))),
+        common=flatten(_trained(first.stored)),
         jobs=[
-            {"name": name, "overrides": [first.redactor.text(word) for word in point], "short_id": launch.short_id}
+            {"name": name, "overrides": [first.redactor.word(word) for word in point], "short_id": launch.short_id}
             for name, point, launch in zip(job_names(points), points, launches, strict=True)
         ],
     )

@@ -15,6 +15,7 @@ from conftest import ROOT
 
 from src.composing import compose_checked
 from src.errors import ConfigError
+from src.runs import __main__ as runs
 from src.runs import explain
 from src.runs.explain import explain as explained
 
@@ -160,9 +161,12 @@ def test_a_stored_run(tmp_path: Path) -> None:
         explain.main(["seed", f"run={tmp_path / 'nowhere'}"])
 
 
-def test_secrets_and_the_terminal_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
-    explain.main(["name", "name='\x1b[31mred'"])
-    assert "\x1b" not in capsys.readouterr().out
+def test_secrets_and_the_terminal_are_safe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["runs", "explain", "name", "name='\x1b[31mred'"])
+    runs.main()
+    said = capsys.readouterr().out
+    assert "red" in said
+    assert "\x1b" not in said
     explain.main(["seed", "-m", "seed=0,1"])
     assert "swept    by the command line: 0, 1" in capsys.readouterr().out
     explain.main(["dataset.root", "dataset.root='https://user:hunter2@host/x'"])
@@ -170,6 +174,9 @@ def test_secrets_and_the_terminal_are_safe(capsys: pytest.CaptureFixture[str]) -
     assert "hunter2" not in said
     assert "***" in said
     assert "hunter" not in explained("model.password", ["+model.password=hunter2,hunter3"])
+    lines = explained("model.password", ["+model.password=abc"]).splitlines()
+    assert (lines[0], lines[-1]) == ("model.password = '***'", "  set by   the command line: +model.password=***")
+    assert explained("model.token_dim", ["+model.token_dim=16"]).startswith("model.token_dim = 16\n")
     for words in ([], ["seed", "name"], ["seed", "run=x", "seed=1"]):
         with pytest.raises(ConfigError, match="explain takes one key"):
             explain.main(words)

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from omegaconf import OmegaConf
 
-from src.redaction import Redactor
 from src.run_folder import read_run
 from src.studies.child import MOST_BYTES, Child
 from src.studies.isolation import JobError, _how_it_ended, _supervise
@@ -93,9 +91,8 @@ def test_a_child_that_had_no_folder_yet_leaves_its_words_there(
     write_study(sweep, Study("x", None, [], {"tag": "val/miou", "mode": "max"}, "continue", {}, jobs))
     words = ["dataset.root=${oc.env:A_TOKEN}", "model.channels=[4,8]", "seed=-1"]
     for number, folder in enumerate(sweep / f"{number}_x" for number in range(3)):
-        config = OmegaConf.create({"dataset": {"root": "${oc.env:A_TOKEN}"}, "seed": -1})
         with pytest.raises(JobError, match=r"seed=-1"):
-            _supervise([*words, f"hydra.run.dir='{folder}'"], folder, number, {"env": dict(os.environ)}, config)
+            _supervise([*words, f"hydra.run.dir='{folder}'"], folder, number, {"env": dict(os.environ)})
         log = (folder / "train.log").read_text().splitlines()
         said = capfd.readouterr().err.splitlines()
         assert said[0] == f"with {TOKEN}"  # the console's own
@@ -115,8 +112,8 @@ def test_another_child_of_the_same_number_is_not_taken_for_this_one(tmp_path: Pa
     child.wait()
     earlier = {"status": "interrupted", "error": "stopped by signal 15", "process": child.pid}
     (tmp_path / "run.json").write_text(json.dumps(earlier))
-    assert _how_it_ended(child, tmp_path, earlier, lambda: Redactor([])) == ("failed", "disk gone")
-    assert _how_it_ended(child, tmp_path, {}, lambda: Redactor([])) == ("interrupted", "stopped by signal 15")
+    assert _how_it_ended(child, tmp_path, earlier, []) == ("failed", "disk gone")
+    assert _how_it_ended(child, tmp_path, {}, []) == ("interrupted", "stopped by signal 15")
 
 
 def test_a_child_killed_before_it_said_a_word_has_no_log(
@@ -127,7 +124,7 @@ def test_a_child_killed_before_it_said_a_word_has_no_log(
     write_study(tmp_path, Study("x", None, [], {}, "continue", {}, [{"name": "0_x", "overrides": [], "short_id": "0"}]))
     for by, stands in (("SIGKILL", "failed"), ("SIGTERM", "interrupted")):  # a machine that is taken away is no failure
         with pytest.raises(JobError, match=by):
-            _supervise([], tmp_path / "0_x", 0, {"env": os.environ | {"BY": by}}, OmegaConf.create({}))
+            _supervise([], tmp_path / "0_x", 0, {"env": os.environ | {"BY": by}})
         (job,) = read_jobs(tmp_path)
         assert (job.status, job.folder.exists()) == (stands, False)
         assert "train.log" not in capfd.readouterr().err

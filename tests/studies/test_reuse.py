@@ -57,7 +57,7 @@ Point = tuple[Launch, Config]
 @pytest.fixture
 def point(tiny_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Point]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reuse, "describe_environment", lambda: (HERE, ""))
+    monkeypatch.setattr(reuse, "describe_environment", lambda: HERE)
     return lambda *words: prepare("config", [*tiny_overrides, "name=x", "precision=fp32", *words])
 
 
@@ -83,7 +83,7 @@ def test_what_makes_a_run_the_same(point: Callable[..., Point], tmp_path: Path) 
         assert not is_same(run, *point(*words), HERE), words
     assert is_same(run, *point("seed=3", "loader.num_workers=2", "training.log_every=1"), HERE)
     for key, value in (("root", 1), ("root_x", 1), ("cache", "none"), ("caches", "none")):  # of another data set's class
-        other = replace(launch, config=launch.config | {"dataset": launch.config["dataset"] | {key: value}})
+        other = replace(launch, stored=launch.stored | {"dataset": launch.stored["dataset"] | {key: value}})
         assert is_same(run, other, config, HERE) is (key in ("root", "cache")), key
     (run.folder / "checkpoints" / "last.pt").unlink()
     assert not is_same(run, launch, config, HERE)
@@ -98,7 +98,7 @@ def test_a_run_that_was_cut_and_went_on_with_other_code_is_another_one(
 ) -> None:
     """Trained here, cut after its first epoch, gone on with as this commit, and once more: what it began with is not lost."""
     code = HERE | began_with
-    monkeypatch.setattr("src.environment.describe_environment", lambda: (code, ""))
+    monkeypatch.setattr("src.environment.describe_environment", lambda: code)
     held: list[IO[bytes]] = []  # locks, which end with their process, and this one goes on
     monkeypatch.setattr(run_folder, "takes_lock", lambda lock: held.append(lock) or takes_lock(lock))
 

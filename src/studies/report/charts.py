@@ -1,13 +1,17 @@
-"""The charts of a report, by plotly, as pieces of HTML that need no network."""
+"""The charts of a report, by plotly, as JSON that plotly.js draws without a network."""
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
+from html import escape
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
 
 from src.studies.reading import Run
 from src.studies.report.tradeoffs import seconds_of, tradeoffs, without
@@ -20,13 +24,15 @@ HEIGHT, TALL = 420, 560  # pixels; the taller ones have long legends
 CROWDED = 5  # lines
 
 
-def charts_of(table: Table, shared: Collection[Path] = ()) -> dict[str, str]:
-    """Title and HTML of each chart that the rows can fill.
+def charts_of(table: Table, shared: Collection[Path] = ()) -> dict[str, dict[str, Any]]:
+    """Title and content of each chart that the rows can fill.
 
     Args:
         table: Rows that may be ranked together.
         shared: Folders of runs that trained beside others, whose seconds and speed are left out.
     """
+    rows = [replace(row, words={key: escape(word, quote=False) for key, word in row.words.items()}) for row in table.rows]
+    table = replace(table, rows=tuple(rows))  # plotly.js reads some HTML in labels, links too
     makers: dict[str, Callable[[Table], go.Figure | None]] = {
         "Every pair of values": heat_map,
         "Each key, the others held the same": marginal_effects,
@@ -34,11 +40,11 @@ def charts_of(table: Table, shared: Collection[Path] = ()) -> dict[str, str]:
         "Curves by time": lambda table: against_seconds(without(table, shared)),
     }
     found = {title: maker(table) for title, maker in makers.items()} | tradeoffs(table, shared)
-    return {title: as_html(figure) for title, figure in found.items() if figure is not None}
+    return {title: as_json(figure) for title, figure in found.items() if figure is not None}
 
 
-def as_html(figure: go.Figure) -> str:
-    """A piece of a page that has plotly.js already; colours of the page's text show through."""
+def as_json(figure: go.Figure) -> dict[str, Any]:
+    """What plotly.js draws, as JSON has it; colours of the page's text show through."""
     is_crowded = len(figure.data) > CROWDED  # type: ignore[arg-type]  # so that the legend takes many lines
     figure.update_layout(
         height=TALL if is_crowded else HEIGHT,
@@ -51,9 +57,7 @@ def as_html(figure: go.Figure) -> str:
     )
     figure.update_xaxes(gridcolor="rgba(127,127,127,.25)", zeroline=False)
     figure.update_yaxes(gridcolor="rgba(127,127,127,.25)", zeroline=False)
-    return plotly.io.to_html(
-        figure, full_html=False, include_plotlyjs=False, config={"responsive": True, "displayModeBar": False}
-    )
+    return json.loads(str(figure.to_json()))
 
 
 Cell = tuple[str, str]
@@ -113,7 +117,7 @@ def cell_of(
         return math.nan, f"{lost} of {begun} diverged"
     if not rows:
         return math.nan, ""
-    value = mean([row.best.mean for row in rows])
+    value = fmean(row.best.mean for row in rows)
     return value, table.measure.number(value) + ("" if used is equal else told_settings(used, shown))
 
 
@@ -205,8 +209,3 @@ def run_order(run: Run) -> tuple[str, float]:
     """Folder of the sweep, and the job's number in it."""
     number = run.folder.name.partition("_")[0]
     return str(run.folder.parent), float(number) if number.isdigit() else math.inf
-
-
-def mean(values: Sequence[float]) -> float:
-    """NaN of nothing."""
-    return sum(values) / len(values) if values else math.nan

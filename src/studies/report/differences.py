@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def read_differences(folder: Path, table: Table) -> Differences | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         facts = json.loads((folder / DIFFERENCES).read_text(encoding="utf-8"))
         found = Differences(**facts | {"frames": [Frame(**frame) for frame in facts["frames"]]})
-        return found if found.pair == pair_of(table) else None
+        is_safe = all(re.fullmatch("#[0-9a-f]{6}", colour) for _, colour in found.legend)  # where a page is told how to look
+        return found if is_safe and found.pair == pair_of(table) else None
     return None
 
 

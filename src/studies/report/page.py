@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from src.config import is_harmless
 from src.durable import replace_text
+from src.escaping import code, code_block, markdown
 from src.studies.ledger import Job, read_jobs, read_study
 from src.studies.overlap import beside_others
 from src.studies.reading import Run, read_runs
@@ -77,22 +79,21 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
 
 
 def render(template: str, results: Results) -> str:
-    """The page from its template; everything that comes from runs is escaped."""
+    """The page from its template; everything is escaped, for HTML by Jinja2 itself."""
+    is_html = template.endswith(".html.jinja")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=template.endswith(".html.jinja"),
+        autoescape=is_html,
+        finalize=None if is_html else markdown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["points"] = lambda value, table: (
-        "-" if value is None or math.isnan(value) else table.measure.number(value)
-    )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    environment.filters |= {"points": points, "code": code, "code_block": code_block}
     return environment.get_template(template).render(
         results=results,
         counts=counts(results),
         answers=[answer(table) for table in results.tables],
-        charts=[charts_of(table, results.shared) for table in results.tables] if template.endswith(".html.jinja") else [],
+        charts=[charts_of(table, results.shared) for table in results.tables] if is_html else [],
         classes=[class_rows(table) for table in results.tables],
         beside=[beside_told(table, results.shared) for table in results.tables],
         can_differ=bool(results.tables) and len(best_two(results.tables[0])) > 1,
@@ -102,9 +103,14 @@ def render(template: str, results: Results) -> str:
         machine=machine(results.runs),
         command=command,
         data_of=data_of,
-        plotlyjs=get_plotlyjs() if template.endswith(".html.jinja") else "",
+        plotlyjs=Markup(get_plotlyjs()) if is_html else "",
         written=now()[:16].replace("T", " "),
     )
+
+
+def points(value: float | None, table: Table) -> str:
+    """A score in the table's unit, a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else table.measure.number(value)
 
 
 def counts(results: Results) -> dict[str, int]:

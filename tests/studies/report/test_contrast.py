@@ -128,6 +128,18 @@ def test_the_page_shows_them_and_a_saved_one_too(sweep: Path, tmp_path: Path, ca
     assert f"| {found.frames[0].name} | {100 * found.frames[0].score_a:.1f} |" in (tmp_path / "report.md").read_text()
 
 
+def test_a_colour_is_a_colour(sweep: Path, tmp_path: Path) -> None:
+    """It stands in the page's style, where a browser would fetch what it names."""
+    report_command.main([str(sweep)])
+    save_data(sweep, tmp_path)
+    assert kept(tmp_path) is not None
+    facts = json.loads((tmp_path / DIFFERENCES).read_text())
+    facts["legend"][0][1] = "url(http://evil/x.png)"
+    (tmp_path / DIFFERENCES).write_text(json.dumps(facts))
+    assert kept(tmp_path) is None
+    assert "http://evil" not in write_report(tmp_path).read_text()
+
+
 def test_what_is_of_other_runs_is_not_shown_and_what_lacks_is_told(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

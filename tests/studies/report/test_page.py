@@ -347,6 +347,19 @@ def test_in_a_browser(sweep: Path) -> None:
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=LACKING)
+def test_labels_of_charts_are_text(tmp_path: Path) -> None:
+    """Which plotly.js would take for HTML."""
+    hostile = "<a href='http://evil'>x</a> <b>y</b> &lt;"
+    make_run(tmp_path / "a", 0.3, init=hostile)
+    make_run(tmp_path / "b", 0.2)
+    with browser() as window:
+        window.open(write_report(tmp_path).as_uri())
+        labels = window.run("return [...document.querySelectorAll('.legendtext')].map(e => e.textContent)")
+        assert f"init={hostile}" in labels
+        assert window.run("return document.querySelectorAll('a').length") == 0
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=LACKING)
 def test_light_dark_phone_and_paper(sweep: Path) -> None:
     with browser() as window:
         window.open((sweep / "report.html").as_uri())

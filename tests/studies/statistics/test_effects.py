@@ -11,7 +11,7 @@ from made_runs import SCORES, make_run, make_sweep
 from scipy import stats
 
 from src.studies.reading import read_runs
-from src.studies.report.charts import as_html, heat_map, marginal_effects
+from src.studies.report.charts import as_json, heat_map, marginal_effects
 from src.studies.report.page import answer, write_report
 from src.studies.statistics.effects import effects
 from src.studies.statistics.standing import Table, short_value, standings
@@ -170,7 +170,7 @@ def test_one_seed_has_no_error_bar(tmp_path: Path) -> None:
     assert chart is not None
     (trace,) = chart.data  # type: ignore[misc]
     assert list(trace.error_y.array) == [None, None]  # type: ignore[union-attr]
-    assert "[null,null]" in as_html(chart).replace(" ", "")
+    assert "[null,null]" in json.dumps(as_json(chart)).replace(" ", "")
 
 
 def test_keys_that_end_alike_are_told_apart(tmp_path: Path) -> None:
