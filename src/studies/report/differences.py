@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from src.durable import replace_text
+from src.errors import UserError
 from src.run_folder import short_hash
+from src.stored_json import DifferencesFacts, read_json
 from src.studies.reading import Run
 from src.studies.statistics.standing import Row, Table
 
@@ -72,8 +74,8 @@ def pair_of(table: Table) -> str:
 
 def read_differences(folder: Path, table: Table) -> Differences | None:
     """What the study's folder keeps, unless it is damaged or of other runs than those that come first now."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        facts = json.loads((folder / DIFFERENCES).read_text(encoding="utf-8"))
+    with contextlib.suppress(UserError):
+        facts = read_json(folder, DIFFERENCES, DifferencesFacts)
         found = Differences(**facts | {"frames": [Frame(**frame) for frame in facts["frames"]]})
         return found if found.pair == pair_of(table) else None
     return None
@@ -93,9 +95,9 @@ def save_differences(folder: Path, target: Path) -> None:
     if not file.is_file():
         return
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        facts["frames"] = [frame | {"image": "", "truth": ""} for frame in facts["frames"]]
-    except (ValueError, TypeError, KeyError) as error:
-        print(f"not saved, where the two best differ frame by frame: {file} is damaged ({type(error).__name__})")
+        facts = read_json(folder, DIFFERENCES, DifferencesFacts)
+    except UserError as error:
+        print(f"not saved, where the two best differ frame by frame: {error}")
         return
+    facts["frames"] = [frame | {"image": "", "truth": ""} for frame in facts["frames"]]
     replace_text(target / DIFFERENCES, json.dumps(facts, indent=1) + "\n")
