@@ -43,10 +43,8 @@ def read_stored_config(folder: Path, root: str | None = None) -> StoredConfig:
     file = within(folder, "config.yaml")
     if not file.is_file():
         raise ConfigError(f"{folder}: no config.yaml there, so it is no run's folder; give outputs/NAME/DATE_TIME_ID")
-    tree = _load(file)
-    if missing := [key for key in NEEDED if key not in tree]:
-        raise ConfigError(f"{file}: lacks {', '.join(missing)}; was it written by src.train?")
-    if any(not isinstance(tree[group], dict) for group in ("model", "dataset")):
+    tree = {key: value for key, value in _load(file).items() if key in NEEDED}
+    if any(not isinstance(tree.get(group), dict) for group in ("model", "dataset")):
         raise ConfigError(f"{file}: model and dataset must be groups with a _target_")
     if root is not None:
         tree["dataset"]["root"] = root
@@ -55,12 +53,14 @@ def read_stored_config(folder: Path, root: str | None = None) -> StoredConfig:
             advice = "give root=FOLDER" if key == "dataset.root" else "write it there, in a copy of the run's folder"
             raise ConfigError(f"{file}: {key} holds a secret that was not stored ({HIDDEN}); {advice}")
     try:
-        check_numbers({key: tree[key] for key in NEEDED}, RANGES)
-        merged = OmegaConf.merge(OmegaConf.structured(Config), {key: tree[key] for key in NEEDED})
+        check_numbers(tree, RANGES)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{file}: {explain(error)}") from error
+    if lacking := [key for key in sorted(OmegaConf.missing_keys(merged)) if key.partition(".")[0] in NEEDED]:
+        raise ConfigError(f"{file}: lacks {', '.join(lacking)}; was it written by src.train?")
     parts: Any = OmegaConf.to_container(merged)
     config = StoredConfig(**{key: parts[key] for key in NEEDED if key != "loader"}, loader=LoaderConfig(**parts["loader"]))
     home = Path(str(tree["dataset"].get("root"))).resolve()

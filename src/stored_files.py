@@ -10,6 +10,7 @@ from typing import Any
 from src.errors import UserError
 
 MOST_BYTES = 2**25  # of a file
+MOST = 1e100  # of a number; its square is still one
 
 
 def within(folder: Path, name: str) -> Path:
@@ -52,8 +53,8 @@ def read_table(folder: Path, name: str) -> list[dict[str, float]]:
 
 
 def to_number(value: Any) -> float:
-    """NaN where it is none."""
+    """NaN where it is none, or too large to reckon with."""
     try:
-        return float(value)
+        return number if abs(number := float(value)) <= MOST else math.nan
     except (TypeError, ValueError):
         return math.nan

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from src.errors import UserError
-from src.stored_files import MOST_BYTES, read_bytes
+from src.stored_files import MOST, MOST_BYTES, read_bytes
 
 MOST_OF_RUN = 2**20  # bytes of a run.json; ours have some kilobytes
 MOST_WORDS = 1000  # of a command line: each is parsed again, which takes milliseconds
 MOST_GIVEN = 40  # characters of a wrong value that a line shows
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Number = Annotated[float, Field(strict=True)]
+Number = Annotated[float, Field(ge=-MOST, le=MOST)]
 Words = Annotated[list[str], Field(max_length=MOST_WORDS)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # of a folder in this one: no path
 Picture = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$")]

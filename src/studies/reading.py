@@ -123,8 +123,7 @@ def read_runs(*roots: Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     for folder in {folder.resolve(): folder for root in roots for folder in run_folders(root)}.values():
         try:
-            if facts := read_run(folder):
-                runs.append(Run(folder, facts))
+            runs.append(Run(folder, read_run(folder)))
         except (UserError, OSError) as error:
             problems.append(str(error))
     return sorted(runs, key=lambda run: (run.start, _natural(run.folder.name))), problems
