@@ -55,7 +55,8 @@ def evaluate_checkpoint(folder: Path, config: StoredConfig, request: Request) ->
     sequences = [data.sequences[index] for index in order]
     class_names = [label.name for label in data.classes]
     before = run.get("protocol") or {}
-    pretraining = describe_pretraining(config.model.get("weights"), before)
+    weights = config.model.get("weights")
+    pretraining = describe_pretraining(None if weights is None else str(weights), before)
     protocol = describe_protocol(data, fingerprints.get("train"), pretraining, request.size)
     return Evaluation(
         names=[data.names[index] for index in order],

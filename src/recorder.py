@@ -157,6 +157,9 @@ def read_rows(folder: Path) -> list[Row]:
     file = folder / "metrics.jsonl"
     lines = read_bytes(folder, file.name).split(b"\n")[:-1] if file.exists() else []
     try:
-        return [parse_json(line, EpochRow, f"line {number}") for number, line in enumerate(lines, start=1)]
+        rows = [parse_json(line, EpochRow, f"line {number}") for number, line in enumerate(lines, start=1)]
+        if other := [number for number, row in enumerate(rows, start=1) if row.keys() != rows[0].keys()]:
+            raise UserError(f"line {other[0]}: has other tags than line 1")
+        return rows
     except UserError as error:
         raise UserError(f"{file}: damaged ({error}); mend or remove that line, or the file, and go on") from error

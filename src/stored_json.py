@@ -1,9 +1,10 @@
 """What the JSON files of a run or a sweep hold: a model of each, which they are checked against when they are read."""
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from src.errors import UserError
 from src.stored_files import MOST, MOST_BYTES, read_bytes
@@ -16,6 +17,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(ge=-MOST, le=MOST)]
 Words = Annotated[list[str], Field(max_length=MOST_WORDS)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # of a folder in this one: no path
+Pair = Field(min_length=2, max_length=2)
 Picture = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$")]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
@@ -30,13 +32,6 @@ class Stored(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class Monitor(Stored):
-    """Part of a configuration."""
-
-    tag: str | None = None
-    mode: str | None = None
-
-
 class Training(Stored):
     """Part of a configuration."""
 
@@ -48,7 +43,7 @@ class ConfigFacts(Stored):
 
     name: str | None = None
     seed: Count | None = None
-    monitor: Monitor | None = None
+    monitor: dict[str, str | None] | None = None
     training: Training | None = None
     dataset: dict[str, Any] | None = None
 
@@ -66,8 +61,6 @@ class RunFacts(Stored):
     device: str | None = None
     precision: str | None = None
     short_id: str | None = None
-    git_commit: str | None = None
-    git_dirty: bool | None = None
     packages: dict[str, str] | None = None
     data_fingerprint: dict[str, str] | None = None
     protocol: dict[str, Any] | None = None
@@ -81,16 +74,6 @@ class RunFacts(Stored):
     best_scores: dict[str, Number | None] | None = None
     final_scores: dict[str, Number | None] | None = None
     baselines: dict[str, Number] | None = None
-    results_version: Count = 1
-    failed_writes: Count = 0
-    mixed: bool = False
-    lengthened: bool = False
-
-
-class PlannedCost(Stored):
-    """What a job was planned to take."""
-
-    seconds: Number | None = None
 
 
 class PlannedJob(Stored):
@@ -99,7 +82,7 @@ class PlannedJob(Stored):
     name: Name
     overrides: Words
     short_id: str
-    planned: PlannedCost | None = None
+    planned: dict[str, Number | None] | None = None
 
 
 class StudyFacts(Stored, extra="ignore"):
@@ -148,40 +131,21 @@ class EvaluationFacts(Stored):
     counts_sha256: str | None = None  # of the .npz beside it; older ones do not say
 
 
-class FrameFacts(Stored, extra="ignore"):
-    """A frame of differences.json."""
-
-    name: str
-    score_a: Number
-    score_b: Number
-    image: Picture
-    truth: Picture
-    prediction_a: Picture
-    prediction_b: Picture
-
-
-class DifferencesFacts(Stored, extra="ignore"):
-    """differences.json; see `Differences` of src/studies/report/differences.py."""
-
-    pair: str
-    labels: Annotated[list[str], Field(min_length=2, max_length=2)]
-    runs: Annotated[list[str], Field(min_length=2, max_length=2)]
-    epochs: Annotated[list[Count], Field(min_length=2, max_length=2)]
-    sentence: str
-    num_frames: Count
-    frames: list[FrameFacts]
-    legend: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
-
-
-def read_json(folder: Path, name: str, kind: type[Stored], most: int = MOST_BYTES) -> dict[str, Any]:
+def read_json(folder: Path, name: str, kind: type, most: int = MOST_BYTES) -> Any:
     """What a JSON file of the folder says; raises UserError, naming file and field, where it is not of this kind."""
     return parse_json(read_bytes(folder, name, most), kind, folder / name)
 
 
-def parse_json(content: bytes, kind: type[Stored], where: object) -> dict[str, Any]:
-    """What JSON says; raises NotJSONError, or UserError where it is not of this kind."""
+def parse_json(content: bytes, kind: type, where: object) -> Any:
+    """What JSON says: the keys of a `Stored`, or else an instance.
+
+    Raises:
+        NotJSONError: If it is not JSON, or nested deeper than 200 levels.
+        UserError: If it is not of this kind; the line names the field.
+    """
     try:
-        return kind.model_validate_json(content).model_dump(exclude_unset=True)
+        found = _adapter(kind).validate_json(content, strict=True)
+        return found.model_dump(exclude_unset=True) if isinstance(found, Stored) else found
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     key, said = ".".join(map(str, first["loc"])), first["msg"].replace("Input should", "should")
@@ -190,3 +154,6 @@ def parse_json(content: bytes, kind: type[Stored], where: object) -> dict[str, A
     if first["type"] == "missing":
         raise UserError(f"{where}: lacks {key}")
     raise UserError(f"{where}: {f'{key}: ' if key else ''}{said} (given: {repr(first['input'])[:MOST_GIVEN]})")
+
+
+_adapter = functools.cache(TypeAdapter)

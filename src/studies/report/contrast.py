@@ -70,7 +70,7 @@ def find_differences(table: Table, root: str | None = None) -> Differences:
         Frame(name, float(a.scores[place]), float(b.scores[place]), *pictures_of(data, name, masks))
         for name, place, *masks in zip(names, order, *predictions, strict=True)
     ]
-    legend = [[label.name, f"#{bytes(label.color).hex()}"] for label in data.classes]
+    legend = [(label.name, f"#{bytes(label.color).hex()}") for label in data.classes]
     return Differences(
         pair=pair_of(table),
         labels=[side.label for side in two],
@@ -79,7 +79,7 @@ def find_differences(table: Table, root: str | None = None) -> Differences:
         sentence=sentence,
         num_frames=len(a.evaluation.names),
         frames=frames,
-        legend=[*legend, ["void", f"#{bytes(VOID).hex()}"]],
+        legend=[*legend, ("void", f"#{bytes(VOID).hex()}")],
     )
 
 

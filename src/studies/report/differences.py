@@ -5,13 +5,14 @@
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from src.durable import replace_text
 from src.errors import UserError
 from src.run_folder import short_hash
-from src.stored_json import DifferencesFacts, read_json
+from src.stored_json import Color, Number, Pair, Picture, read_json
 from src.studies.reading import Run
 from src.studies.statistics.standing import Row, Table
 
@@ -26,12 +27,12 @@ class Frame:
     """
 
     name: str
-    score_a: float
-    score_b: float
-    image: str
-    truth: str
-    prediction_a: str
-    prediction_b: str
+    score_a: Number
+    score_b: Number
+    image: Picture
+    truth: Picture
+    prediction_a: Picture
+    prediction_b: Picture
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class Differences:
     """
 
     pair: str
-    labels: list[str]
-    runs: list[str]
-    epochs: list[int]
+    labels: Annotated[list[str], Pair]
+    runs: Annotated[list[str], Pair]
+    epochs: Annotated[list[int], Pair]
     sentence: str
     num_frames: int
     frames: list[Frame]
-    legend: list[list[str]]
+    legend: list[tuple[str, Color]]
 
 
 def best_two(table: Table) -> list[tuple[Row, Run]]:
@@ -75,8 +76,7 @@ def pair_of(table: Table) -> str:
 def read_differences(folder: Path, table: Table) -> Differences | None:
     """What the study's folder keeps, unless it is damaged or of other runs than those that come first now."""
     with contextlib.suppress(UserError):
-        facts = read_json(folder, DIFFERENCES, DifferencesFacts)
-        found = Differences(**facts | {"frames": [Frame(**frame) for frame in facts["frames"]]})
+        found: Differences = read_json(folder, DIFFERENCES, Differences)
         return found if found.pair == pair_of(table) else None
     return None
 
@@ -95,9 +95,8 @@ def save_differences(folder: Path, target: Path) -> None:
     if not file.is_file():
         return
     try:
-        facts = read_json(folder, DIFFERENCES, DifferencesFacts)
+        found: Differences = read_json(folder, DIFFERENCES, Differences)
     except UserError as error:
-        print(f"not saved, where the two best differ frame by frame: {error}")
+        print(f"not saved, where the two best differ frame by frame, as the file is damaged: {error}")
         return
-    facts["frames"] = [frame | {"image": "", "truth": ""} for frame in facts["frames"]]
-    replace_text(target / DIFFERENCES, json.dumps(facts, indent=1) + "\n")
+    write_differences(target, replace(found, frames=[replace(frame, image="", truth="") for frame in found.frames]))
