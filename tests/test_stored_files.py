@@ -18,7 +18,7 @@ from src.evaluation import build_split
 from src.events import EventFile
 from src.recorder import read_rows
 from src.run_folder import read_run, write_json
-from src.runs import compare, diff, explain, listing, replay, report
+from src.runs import compare, diff, explain, listing, report
 from src.stored_config import read_stored_config
 from src.stored_evaluations import Evaluation, pack, read_evaluation, write_evaluation
 from src.stored_json import MOST_OF_RUN, MOST_WORDS, read_json
@@ -51,14 +51,14 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
         (b'{"error": "\xff"}', "not readable as JSON"),
         ("[1]", r"should be an object \(given: \[1\]\)"),
         ('{"status": "' + "x" * MOST_OF_RUN + '"}', f"larger than {MOST_OF_RUN} bytes"),
-        ('{"best_scores": [1]}', r"best_scores: should be a valid dictionary \(given: \[1\]\)"),
+        ('{"best_scores": [1]}', r"best_scores: should be an object \(given: \[1\]\)"),
         ('{"best_scores": {"val/miou": "x"}}', r"best_scores\.val/miou: should be a valid number \(given: 'x'\)"),
-        ('{"best_score": 1e308}', r"best_score: should be less than or equal to 1e\+100"),
+        ('{"best_score": 1e308}', r"best_score: should be less than or equal to 10{100} \(given: 1e\+308\)"),
         ('{"parameters": "many"}', r"parameters: should be a valid integer \(given: 'many'\)"),
         ('{"config": {"seed": "x"}}', r"config\.seed: should be a valid integer \(given: 'x'\)"),
         ('{"config": 5}', r"config: should be an object \(given: 5\)"),
         ('{"overrides": ' + json.dumps(["x"] * 20_000) + "}", f"overrides: List should have at most {MOST_WORDS} items"),
-        ('{"class_names": 5}', "class_names: should be a valid list"),
+        ('{"class_names": 5}', "class_names: should be a valid array"),
         ('{"packages": {"torch": 2}}', r"packages\.torch: should be a valid string"),
     ],
     ids=lambda value: str(value)[:20],
@@ -83,7 +83,7 @@ def test_every_run_of_the_project_still_reads() -> None:
     runs, problems = read_runs(Path(__file__).parent.parent / "experiments")
     assert len(runs) > 100
     assert problems == []
-    assert all(run.rows and run.seed >= 0 for run in runs)
+    assert all(isinstance(run.seed, int) and len(run.rows) == run.rows[-1]["epoch"] for run in runs if run.rows)
 
 
 def test_an_empty_run_json_is_listed(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def changed_study(sweep: Path, change: Callable[[dict[str, Any]], object]) -> No
         (lambda facts: facts["jobs"][0].update(name="../.."), r"jobs\.0\.name: String should match pattern"),
         (lambda facts: facts["jobs"][1].update(name="/etc"), r"jobs\.1\.name: String should match pattern"),
         (lambda facts: facts["jobs"][1].update(name=".."), r"jobs\.1\.name: String should match pattern"),
-        (lambda facts: facts.update(jobs=5), "jobs: should be a valid list"),
+        (lambda facts: facts.update(jobs=5), "jobs: should be a valid array"),
         (lambda facts: facts["jobs"].append(5), r"jobs\.12: should be an object"),
         (lambda facts: facts["jobs"][2].pop("overrides"), r"lacks jobs\.2\.overrides"),
         (lambda facts: facts["jobs"][2].update(planned={"seconds": "x"}), r"jobs\.2\.planned\.seconds: should be a valid number"),
@@ -300,15 +300,13 @@ def test_a_link_out_of_a_run_is_not_followed(name: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "study" / "run", 0.5, status="failed" if name == "train.log" else "finished", error="no room")
     for made in ("diff.patch", "train.log"):
         (run / made).write_text("a secret of this machine")
-    read = {
+    other = make_run(tmp_path / "study" / "other", 0.5)
+    read: Callable[[], object] = {
         "run.json": lambda: read_run(run),
         "metrics.csv": lambda: Run(run, {}).rows,
-        "diff.patch": lambda: diff.main([str(run), str(run)]) or replay.compare_code(Run(run, {})),
+        "diff.patch": lambda: diff.main([str(run), str(other)]),
         "train.log": lambda: write_report(tmp_path / "study"),
     }[name]
-    if name == "diff.patch":
-        make_run(tmp_path / "study" / "other", 0.5)
-        read = lambda: diff.main([str(run), str(tmp_path / "study" / "other")])  # noqa: E731
     linked(run, name, tmp_path / "outside")
     with pytest.raises(UserError, match=rf"^{run}/{name}: leads out of {run}, and is not followed"):
         read()
