@@ -1,6 +1,7 @@
 """What a run or a sweep left is read as somebody else's: one line names file and field, and nothing outside is touched."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -315,6 +316,15 @@ def test_a_link_out_of_a_run_is_not_followed(name: str, tmp_path: Path) -> None:
     (run / "inside").write_text((tmp_path / "outside").read_text())
     (run / name).symlink_to("inside")
     read()
+
+
+@pytest.mark.parametrize("name", [".lock", "run.json", "metrics.csv", "train.log"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "study" / "run", 0.5, status="running")
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    listing.main([str(tmp_path / "study")])
+    write_report(tmp_path / "study")
 
 
 def test_a_link_in_place_of_evaluations_is_neither_read_nor_written(tmp_path: Path) -> None:

@@ -15,29 +15,10 @@ from src.studies.report.differences import save_differences
 
 # Facts of run.json that a page shows, or ranks by.
 SAVED = (
-    "status",
-    "best_score",
-    "best_epoch",
-    "epoch",
-    "best_scores",
-    "final_scores",
-    "config",
-    "parameters",
-    "gmacs",
-    "device",
-    "precision",
-    "packages",
-    "git_commit",
-    "git_dirty",
-    "data_fingerprint",
-    "protocol",
-    "protocol_fingerprint",
-    "start",
-    "end",
-    "error",
-    "overrides",
-    "short_id",
-    "class_names",
+    *("status", "start", "end", "error", "overrides", "short_id", "config", "class_names"),
+    *("epoch", "best_epoch", "best_score", "best_scores", "final_scores", "parameters", "gmacs"),
+    *("data_fingerprint", "protocol", "protocol_fingerprint"),
+    *("device", "precision", "packages", "git_commit", "git_dirty"),
     "host",  # by a number: which runs trained beside others
 )
 HERE = ("dataset.root", "dataset.cache")  # keys of this machine alone, as are these words:
