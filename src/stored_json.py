@@ -115,7 +115,7 @@ class EventFacts(Stored):
 class EpochRow(Stored):
     """A line of metrics.jsonl."""
 
-    __pydantic_extra__: dict[str, int | float | None] = Field(init=False)
+    __pydantic_extra__: dict[str, int | float | None] = Field(init=False)  # type: ignore[assignment]
     epoch: Count
 
 
