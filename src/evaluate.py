@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
-    from src.config import Config, EvaluateConfig
+    from src.config import EvaluateConfig
+    from src.stored_config import StoredConfig
     from src.stored_evaluations import Evaluation
 
 PURPOSE = """\
@@ -45,7 +46,7 @@ def evaluate(config: "EvaluateConfig") -> int:
     return 0
 
 
-def read_checked(folder: Path, config: "EvaluateConfig") -> "Config":
+def read_checked(folder: Path, config: "EvaluateConfig") -> "StoredConfig":
     """The run's configuration with what this command asks for; all that can be checked without torch is.
 
     Raises:

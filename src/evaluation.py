@@ -26,6 +26,7 @@ from src.protocol import describe_pretraining, describe_protocol, protocol_finge
 from src.restore import MANIFESTS, check_fit, read_checkpoint, read_manifest
 from src.run_folder import read_run
 from src.seeding import use_determinism
+from src.stored_config import StoredConfig
 from src.stored_evaluations import Evaluation
 
 
@@ -38,7 +39,7 @@ class Request:
     checkpoint: str
 
 
-def evaluate_checkpoint(folder: Path, config: Config, request: Request) -> Evaluation:
+def evaluate_checkpoint(folder: Path, config: StoredConfig, request: Request) -> Evaluation:
     """Scores a run's checkpoint, with the run's own configuration.
 
     Raises:
@@ -54,7 +55,8 @@ def evaluate_checkpoint(folder: Path, config: Config, request: Request) -> Evalu
     sequences = [data.sequences[index] for index in order]
     class_names = [label.name for label in data.classes]
     before = run.get("protocol") or {}
-    pretraining = describe_pretraining(config.model.get("weights"), before)
+    weights = config.model.get("weights")
+    pretraining = describe_pretraining(None if weights is None else str(weights), before)
     protocol = describe_protocol(data, fingerprints.get("train"), pretraining, request.size)
     return Evaluation(
         names=[data.names[index] for index in order],
@@ -91,7 +93,7 @@ class Scored:
     compute: Compute
 
 
-def load_scored(folder: Path, config: Config, request: Request) -> Scored:
+def load_scored(folder: Path, config: StoredConfig, request: Request) -> Scored:
     """The network of a run's checkpoint and the split; raises as `evaluate_checkpoint` does."""
     use_determinism(config.deterministic)
     if config.threads is not None:
@@ -126,9 +128,10 @@ def read_saved(file: Path) -> dict[str, Any]:
     return saved
 
 
-def build_split(config: Config, split: str) -> SegmentationDataset:
+def build_split(config: StoredConfig, split: str) -> SegmentationDataset:
     """A split as validation sees it: never augmented."""
-    return build_part("dataset", config.dataset, split=split, augmentation=None, seed=config.seed)
+    facts = {"split": split, "augmentation": None, "seed": config.seed, "render": config.may_render}
+    return build_part("dataset", config.dataset, **facts)
 
 
 @torch.inference_mode()

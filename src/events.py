@@ -59,6 +59,7 @@ class EventFile:
 
     def flush(self) -> None:
         """Writes what is not on the disk yet; raises OSError if it cannot, and a later call writes it then."""
+        self._file.path.parent.mkdir(exist_ok=True)  # somebody may have removed it, but not the run's folder above it
         self._file.flush()
 
     def _add(self, event: Event, step: int) -> None:

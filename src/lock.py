@@ -34,7 +34,7 @@ def is_locked(folder: Path) -> bool:
 
 def is_held(file: Path) -> bool:
     """Whether a process has the lock of this file; to look takes no right to write there."""
-    if not file.exists():
+    if not file.is_file():  # of a stranger's folder it may be a pipe, which would be waited for
         return False
     with file.open("rb") as lock:
         return not _locks(lock, fcntl.LOCK_SH)  # shared: two that only look do not take each other for a run

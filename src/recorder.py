@@ -17,6 +17,8 @@ from src.durable import GrowingFile, replace_text, write_durably
 from src.errors import UserError
 from src.events import EventFile
 from src.loop import EpochRecord
+from src.stored_files import read_bytes
+from src.stored_json import EpochRow, parse_json
 from src.tags import describe_tag
 
 LOGGER = logging.getLogger("src")
@@ -153,8 +155,11 @@ def read_rows(folder: Path) -> list[Row]:
         UserError: If another line was damaged.
     """
     file = folder / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.exists() else []
+    lines = read_bytes(folder, file.name).split(b"\n")[:-1] if file.exists() else []
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
+        rows = [parse_json(line, EpochRow, f"line {number}") for number, line in enumerate(lines, start=1)]
+        if other := [number for number, row in enumerate(rows, start=1) if row.keys() != rows[0].keys()]:
+            raise UserError(f"line {other[0]}: has other tags than line 1")
+        return rows
+    except UserError as error:
         raise UserError(f"{file}: damaged ({error}); mend or remove that line, or the file, and go on") from error

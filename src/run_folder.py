@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.config import RESULTS_VERSION
 from src.durable import replace_text, write_durably, writing
-from src.errors import ConfigError, UserError, WriteError
+from src.errors import ConfigError, WriteError
 from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
 from src.signals import Interrupted
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # torch is imported only once everything is composed and chec
 OUTPUTS = Path("outputs")
 STUDY = "study.json"  # in the folder of a sweep
 IN_USE = "another process is training in this folder; wait for it or use another"
-MAX_BYTES = 2**20  # of a run.json that is read back; ours have some kilobytes
 LOGGER = logging.getLogger("src")
 MADE_WITH = ("git_commit", "git_dirty", "packages", "host", "device", "precision", "ranks", "threads")  # facts of run.json
 RESERVE = bytes(2**16)  # kept on the disk, so that a full one still has room for run.json to say how the run ended
@@ -210,30 +209,26 @@ class RunFolder:
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Readable JSON; numbers that are not finite become null, which JSON has no word for."""
-    replace_text(path, json.dumps(_finite(facts), indent=2, default=str) + "\n")
+    """Readable JSON, see `as_json`."""
+    replace_text(path, json.dumps(as_json(facts), indent=2, default=str) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Without what JSON has no word for: numbers that are not finite become null, bytes of a name that are no text `?`."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What a folder's `run.json` says; empty where there is none yet."""
-    file = folder / "run.json"
-    if not file.exists():
+    """What a folder's `run.json` says; empty where there is none yet, UserError where it is damaged."""
+    if not (folder / "run.json").exists():
         return {}
-    if (size := file.stat().st_size) > MAX_BYTES:
-        raise UserError(f"{file}: {size} bytes; a run.json has at most {MAX_BYTES}")
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{file}: holds {type(facts).__name__}, expected a dictionary of facts")
-    return facts
+    from src.stored_json import MOST_OF_RUN, RunFacts, read_json  # pydantic takes long to import
+
+    return read_json(folder, "run.json", RunFacts, MOST_OF_RUN)
 
 
 def end_dead_run(folder: Path, reason: str) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 from src.durable import replace_text, write_durably
 from src.errors import UserError
 from src.protocol import complete_protocol
+from src.stored_files import read_bytes, within
+from src.stored_json import EvaluationFacts, read_json
+
+MOST_UNPACKED = 2**30  # bytes of an array
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,14 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> Path:
     """Writes it into a run's folder and gives the path of the JSON; the same content, the same bytes."""
     facts = evaluation.facts
     file = evaluation_file(folder, facts["split"], facts["checkpoint"], facts["size"])
-    file.parent.mkdir(exist_ok=True)
+    within(folder, "evaluations").mkdir(exist_ok=True)
     packed = pack(
         confusion=evaluation.confusion,
         names=np.array(evaluation.names, np.str_),
         sequences=np.array(evaluation.sequences, np.str_),
     )
     write_durably(file.with_suffix(".npz"), lambda opened: opened.write(packed))
+    facts = facts | {"counts_sha256": sha256(packed).hexdigest()}
     replace_text(file, json.dumps(facts, indent=2, allow_nan=False) + "\n")
     return file
 
@@ -90,17 +96,36 @@ def read_evaluation(file: Path) -> Evaluation:
     Raises:
         UserError: If it is not there or damaged.
     """
+    folder, advice = file.parent.parent, "python -m src.evaluate writes it"
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(facts, dict):
-            raise ValueError(f"holds {type(facts).__name__}, expected a dictionary of facts")
-        with file.with_suffix(".npz").open("rb") as packed, np.load(packed, allow_pickle=False) as arrays:
-            names, sequences = arrays["names"].tolist(), arrays["sequences"].tolist()
-            evaluation = Evaluation(names, sequences, arrays["confusion"], facts)
-        if missing := [key for key in ("scores", "protocol", "protocol_fingerprint", "class_names") if key not in facts]:
-            raise ValueError(f"lacks {', '.join(missing)}")
-        if len({len(names), len(sequences), len(evaluation.confusion)}) > 1 or names != facts["names"]:
+        facts = read_json(folder, f"{file.parent.name}/{file.name}", EvaluationFacts)
+        content = read_bytes(folder, f"{file.parent.name}/{file.stem}.npz")
+        if facts.get("counts_sha256") not in (None, sha256(content).hexdigest()):
             raise ValueError("its two files do not belong together")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: not an evaluation ({error}); python -m src.evaluate writes it") from error
-    return evaluation
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            confusion, names, sequences = (unpack(packed, name) for name in ("confusion", "names", "sequences"))
+        check_counts(confusion, len(facts["names"]), len(facts["class_names"]))
+        if names.tolist() != facts["names"] or sequences.shape != names.shape or sequences.dtype.kind != "U":
+            raise ValueError("its two files do not belong together")
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from error
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for what is not theirs
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file.with_suffix('.npz')}: not of an evaluation ({first_line}); {advice}") from error
+    return Evaluation(facts["names"], sequences.tolist(), confusion, facts)
+
+
+def unpack(packed: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of what `pack` made."""
+    if (size := packed.getinfo(f"{name}.npy").file_size) > MOST_UNPACKED:
+        raise ValueError(f"{name} has {size} bytes; it may have {MOST_UNPACKED}")
+    content = io.BytesIO(packed.read(f"{name}.npy"))  # whole, so that its CRC is checked
+    return np.lib.format.read_array(content, allow_pickle=False)
+
+
+def check_counts(confusion: np.ndarray, images: int, classes: int) -> None:
+    """Raises ValueError unless these are counts of pixels: of each image a square of at least so many classes."""
+    is_square = confusion.ndim == 3 and confusion.shape[1] == confusion.shape[2] >= classes
+    if confusion.dtype != np.int64 or not is_square or len(confusion) != images or (confusion < 0).any():
+        wanted = f"int64 of {images} images and {classes} classes or more, none negative"
+        raise ValueError(f"confusion is {confusion.dtype} {list(confusion.shape)}; it should be {wanted}")

@@ -18,4 +18,6 @@ def parse_time(text: Any) -> datetime | None:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
         return None
+    if not 1970 <= moment.year < 9999:  # so that one may add to it
+        return None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

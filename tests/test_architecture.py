@@ -50,6 +50,7 @@ LAYERS = {
 GROUND = {
     *("config", "config_errors", "datasets", "device", "durable", "environment", "errors", "escaping", "figures", "lock"),
     *("events", "losses", "models", "ranges", "ranks", "redaction", "schedules", "seeding", "signals", "tags", "times", "writer"),
+    *("stored_files", "stored_json"),
 }
 HYDRA = {"cli", "composing", "config", "config_errors", "parts", "stored_config"} | LAYERS[0]
 HYDRAS_JOB = ROOT / "src/studies/isolation.py"  # what Hydra calls for each job of a sweep

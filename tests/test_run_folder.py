@@ -18,11 +18,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from src.errors import ConfigError, UserError
+from src.errors import ConfigError
 from src.lock import is_locked
 from src.redaction import Redactor
 from src.run_folder import (
-    MAX_BYTES,
     Interrupted,
     Launch,
     RunFolder,
@@ -248,28 +247,6 @@ def test_a_run_stays_mixed_once_it_went_on_elsewhere(tmp_path: Path, monkeypatch
         environment, facts = before
         assert attempt(folder, is_resumed=True), change
         assert not attempt(folder, is_resumed=False)  # begun anew, as nothing had been saved
-
-
-def test_a_run_json_that_is_no_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"status": ')
-    with pytest.raises(UserError, match=r"run\.json: not readable as JSON"):
-        read_run(tmp_path)
-    assert read_run(tmp_path / "nowhere") == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[" * 100_000, "not readable as JSON"),
-        ("[1]", "holds list, expected a dictionary"),
-        ('{"status": "' + "x" * MAX_BYTES + '"}', rf"{MAX_BYTES + 14} bytes; a run\.json has at most {MAX_BYTES}"),
-    ],
-    ids=["deep", "list", "large"],
-)
-def test_a_strangers_run_json_is_refused_before_it_costs(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UserError, match=rf"run\.json: {message}"):
-        read_run(tmp_path)
 
 
 def test_the_patch_stays_only_while_something_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,9 @@ SPLIT_LENGTH_LIMIT = 100_000
 SPLIT_STARTS = {"train": 0, "val": 100_000, "test": 200_000}
 
 
-def write_streets(root: Path, *, num_train: int, num_val: int, num_test: int, height: int, width: int, seed: int) -> Path:
+def write_streets(
+    root: Path, *, num_train: int, num_val: int, num_test: int, height: int, width: int, seed: int, render: bool = True
+) -> Path:
     """Write the data set below root, unless it is already there, and return its folder.
 
     The folder holds train, trainannot, val, valannot, test and testannot, with images and masks of the same
@@ -37,8 +39,10 @@ def write_streets(root: Path, *, num_train: int, num_val: int, num_test: int, he
         height: Rows of an image, in pixels.
         width: Columns of an image, in pixels.
         seed: Names the data set; other seeds show other scenes.
+        render: Whether it may be written.
 
     Raises:
+        DataError: If it is not there and may not or cannot be written.
         ValueError: If a split is empty or too long, a side is too short, or the seed is negative.
     """
     counts = {"train": num_train, "val": num_val, "test": num_test}
@@ -49,6 +53,8 @@ def write_streets(root: Path, *, num_train: int, num_val: int, num_test: int, he
     final = root / name
     if final.is_dir():
         return final
+    if not render:
+        raise DataError(f"{final}: not there, and not made outside data/ unless you name the folder; give root=FOLDER")
     # Also says at once, before any folder is made, whether seed and size are allowed.
     render_scene(seed, 0, height, width)
     try:
@@ -93,6 +99,7 @@ class Streets(SegmentationDataset):
         cache: See `CamVid`.
         augmentation: See `CamVid`.
         seed: See `CamVid`.
+        render: Whether scenes that are not there may be rendered.
 
     Raises:
         ConfigError: If a number is not allowed.
@@ -116,9 +123,10 @@ class Streets(SegmentationDataset):
         cache: Cache = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        render: bool = True,
     ) -> None:
         scenes = (num_train, num_val, num_test, render_size, render_seed)
-        source = self.source(root, *scenes, labels, num_classes, class_names, ignore_index)
+        source = self.source(root, *scenes, labels, num_classes, class_names, ignore_index, render)
         super().__init__(source, split, image_size, cache, augmentation, seed, mask_resize)
 
     @staticmethod
@@ -133,11 +141,12 @@ class Streets(SegmentationDataset):
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
+        render: bool = True,
     ) -> Source:
         """Where the files are, rendered if they are not there, and what their masks mean."""
         if len(render_size) != 2:
             raise ConfigError(f"dataset.render_size={list(render_size)}; allowed are [height,width] in pixels")
         height, width = render_size
         counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
-        folder = write_streets(Path(root), **counts, height=height, width=width, seed=render_seed)
+        folder = write_streets(Path(root), **counts, height=height, width=width, seed=render_seed, render=render)
         return CamVid.source(str(folder), "segnet", labels, num_classes, class_names, ignore_index)

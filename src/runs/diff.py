@@ -10,6 +10,7 @@ from src.escaping import code, code_block, markdown
 from src.resume import flatten
 from src.run_folder import read_run
 from src.stored_evaluations import read_evaluation
+from src.stored_files import read_text, within
 from src.studies.choosing import choose_runs
 from src.studies.reading import Run
 from src.studies.statistics.frames import compare_evaluations
@@ -72,7 +73,7 @@ def _monitored(run: Run) -> str:
 def _checkpoints(a: Run, b: Run) -> list[str]:
     """What may be said of the checkpoints where src.evaluate scored both; nothing where it did not."""
     said = []
-    for file in sorted((a.folder / "evaluations").glob("*.json")):
+    for file in sorted(within(a.folder, "evaluations").glob("*.json")):
         if not (b.folder / "evaluations" / file.name).is_file():
             continue
         try:
@@ -98,8 +99,7 @@ def _score(value: float) -> str:
 
 
 def _patches(a: Run, b: Run) -> str:
-    files = [run.folder / "diff.patch" for run in (a, b)]
-    texts = [file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else [] for file in files]
+    texts = [read_text(run.folder, "diff.patch").splitlines() for run in (a, b)]
     lines = list(difflib.unified_diff(texts[0], texts[1], "A/diff.patch", "B/diff.patch", lineterm="", n=1))
     more = [f"... and {len(lines) - MOST_LINES} lines more"] if len(lines) > MOST_LINES else []
     return "\n".join([*lines[:MOST_LINES], *more])

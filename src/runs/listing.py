@@ -138,7 +138,7 @@ def fits(value: Any, sign: str, wanted: str) -> bool:
         value, wanted = str(value).lower(), wanted.lower()
     try:
         left, right = float(value), float(wanted)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # of a number with hundreds of digits
         left, right = "null" if value is None else str(value).replace(" ", ""), wanted.replace(" ", "")
         if sign not in ("=", "!="):
             return False

@@ -12,11 +12,12 @@ from src.errors import ConfigError, UserError
 from src.redaction import HIDDEN
 from src.resume import differing_keys, flatten
 from src.run_folder import Launch, read_run
+from src.stored_files import read_bytes
 from src.studies.choosing import choose_runs
 from src.studies.reading import Run
 
 if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
-    from src.config import Config
+    from src.stored_config import StoredConfig
     from src.stored_evaluations import Evaluation
 
 OPTIONS = ("root", "device", "precision", "threads", "batch_size", "num_workers")  # as of src.evaluate
@@ -123,7 +124,7 @@ def compose_again(run: Run) -> Launch:
     """What the run's own overrides mean today; raises UserError where they mean nothing any more."""
     from src.composing import prepare
 
-    return prepare("config", [str(word) for word in run.facts.get("overrides") or []])[0]
+    return prepare("config", run.facts.get("overrides") or [])[0]
 
 
 def compare_code(run: Run) -> Finding:
@@ -133,11 +134,10 @@ def compare_code(run: Run) -> Finding:
     facts = describe_environment()
     then, now = run.facts.get("git_commit"), facts["git_commit"]
     told = [] if then == now else [f"commit {str(then)[:8]}, now {str(now)[:8]}"]
-    file = run.folder / "diff.patch"
-    before = file.read_bytes() if file.is_file() else b""
+    before = read_bytes(run.folder, "diff.patch") if (run.folder / "diff.patch").is_file() else b""
     if before != (uncommitted_changes() if facts["git_dirty"] else b""):
-        there = f"what was not committed then is in {file}" if before else "all was committed then, and is not now"
-        told.append(there)
+        file = run.folder / "diff.patch"
+        told.append(f"what was not committed then is in {file}" if before else "all was committed then, and is not now")
     return Finding("code", told, f"commit {str(now)[:8]}{', the same uncommitted changes' if before else ''}", decides=False)
 
 
@@ -160,7 +160,7 @@ def compare_device(run: Run, evaluation: "Evaluation") -> Finding:
     return Finding("device", told, f"{evaluation.facts['device']} in {evaluation.facts['precision']}", decides=False)
 
 
-def compare_data(run: Run, stored: "Config", evaluation: "Evaluation") -> Finding:
+def compare_data(run: Run, stored: "StoredConfig", evaluation: "Evaluation") -> Finding:
     """Fingerprints of the training and the validation split."""
     from src.evaluation import build_split
 
@@ -173,7 +173,7 @@ def compare_data(run: Run, stored: "Config", evaluation: "Evaluation") -> Findin
 def compare_score(run: Run, evaluation: "Evaluation") -> Finding:
     """Every score of the checkpoint's epoch that an evaluation has too."""
     epoch, scores = evaluation.facts["epoch"], evaluation.scores
-    row = next((row for row in run.rows if row["epoch"] == epoch), None)
+    row = next((row for row in run.rows if row.get("epoch") == epoch), None)
     if row is None:
         return Finding("score", [f"metrics.csv has no epoch {epoch}, which the checkpoint is of"], "")
     now = {f"val/{name}": scores[name] for name in ("miou", "pixel_accuracy", "class_accuracy")}

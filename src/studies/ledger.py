@@ -16,7 +16,8 @@ from typing import Any
 
 from src.errors import UserError
 from src.lock import is_held, takes_lock
-from src.run_folder import STUDY, read_run, write_json
+from src.run_folder import STUDY, as_json, read_run, write_json
+from src.stored_files import read_bytes, within
 from src.times import now
 
 LEDGER = "ledger.jsonl"
@@ -82,13 +83,11 @@ def write_study(folder: Path, study: Study) -> None:
 
 def read_study(folder: Path) -> Study:
     """What `write_study` wrote; raises UserError where it is not there or damaged."""
-    file = folder / STUDY
-    if not file.is_file():
+    if not (folder / STUDY).is_file():
         raise UserError(f"{folder}: no {STUDY} there, so it is not a sweep's folder; give outputs/multirun/NAME/DATE_TIME_ID")
-    try:
-        return Study(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: damaged ({error}); start the sweep anew") from error
+    from src.stored_json import StudyFacts, read_json  # pydantic, as in read_run
+
+    return Study(**read_json(folder, STUDY, StudyFacts))
 
 
 def note(folder: Path, number: int, status: str, **facts: Any) -> None:
@@ -101,7 +100,7 @@ def note(folder: Path, number: int, status: str, **facts: Any) -> None:
         if end:
             file.seek(end - 1)
             torn = b"" if file.read(1) == b"\n" else b"\n"
-        file.write(torn + json.dumps(event, default=str).encode() + b"\n")
+        file.write(torn + json.dumps(as_json(event), default=str).encode() + b"\n")
         os.fsync(file.fileno())
 
 
@@ -113,14 +112,12 @@ def note_missed_end(folder: Path, number: int, score: float | None) -> None:
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """All events in their order, without lines that a kill tore."""
-    if not (folder / LEDGER).exists():
-        return []
-    events = []
-    for line in (folder / LEDGER).read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and {"job", "status"} <= event.keys():
-                events.append(event)
+    from src.stored_json import EventFacts, NotJSONError, parse_json
+
+    events, file = [], folder / LEDGER
+    for number, line in enumerate(read_bytes(folder, LEDGER).split(b"\n") if file.exists() else [], start=1):
+        with contextlib.suppress(NotJSONError):
+            events.append(parse_json(line, EventFacts, f"{file} line {number}"))
     return events
 
 
@@ -131,7 +128,7 @@ def read_jobs(folder: Path) -> list[Job]:
         events[event["job"]].append(event)
     jobs = []
     for number, planned in enumerate(read_study(folder).jobs):
-        own, place = events[number], folder / planned["name"]
+        own, place = events[number], within(folder, planned["name"])
         status, score, error = _standing(place, is_claimed(folder, number), own)
         began = [event for event in own if event["status"] == "running"]
         last = began[-1] if began else {}

@@ -1,8 +1,6 @@
 """Runs on disk, read back: for tables, comparisons and the choice of what to score."""
 
 import contextlib
-import csv
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -18,6 +16,8 @@ from src.lock import is_locked
 from src.protocol import complete_protocol
 from src.resume import flatten
 from src.run_folder import OUTPUTS, STUDY, read_run, short_hash
+from src.stored_files import read_table, to_number
+from src.stored_json import Stored, read_json
 from src.times import parse_time
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_")
@@ -47,7 +47,7 @@ class Run:
     @property
     def score(self) -> float:
         """The best one of the monitored tag; NaN before the first."""
-        return _number(self.facts.get("best_score"))
+        return to_number(self.facts.get("best_score"))
 
     @property
     def last_score(self) -> float:
@@ -56,7 +56,7 @@ class Run:
 
     def score_at_end(self, tag: str) -> float:
         """Of the last epoch, by any tag; NaN where there is none."""
-        return _number((self.facts.get("final_scores") or {}).get(tag))
+        return to_number((self.facts.get("final_scores") or {}).get(tag))
 
     @property
     def is_scored(self) -> bool:
@@ -86,13 +86,12 @@ class Run:
     @property
     def words(self) -> list[str]:
         """Of its command line, which compose it again; not where it lies, nor what launched it."""
-        words = [str(word) for word in self.facts.get("overrides") or []]
-        return [word for word in words if not word.lstrip("+~").startswith(PLACED_AND_LAUNCHED)]
+        return [word for word in self.facts.get("overrides") or [] if not word.lstrip("+~").startswith(PLACED_AND_LAUNCHED)]
 
     @property
     def seed(self) -> int:
         """That everything random starts from."""
-        return int(self.config.get("seed", 0))
+        return (self.facts.get("config") or {}).get("seed") or 0
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -116,18 +115,7 @@ class Run:
     @cached_property
     def rows(self) -> list[dict[str, float]]:
         """Of metrics.csv; a cell without a number is NaN."""
-        file = self.folder / "metrics.csv"
-        if not file.is_file():
-            return []
-        with file.open(encoding="utf-8", newline="") as opened:
-            return [{tag: _number(value) for tag, value in row.items() if tag} for row in csv.DictReader(opened)]
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
+        return read_table(self.folder, "metrics.csv")
 
 
 def read_runs(*roots: Path) -> tuple[list[Run], list[str]]:
@@ -135,8 +123,7 @@ def read_runs(*roots: Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     for folder in {folder.resolve(): folder for root in roots for folder in run_folders(root)}.values():
         try:
-            if facts := read_run(folder):
-                runs.append(Run(folder, facts))
+            runs.append(Run(folder, read_run(folder)))
         except (UserError, OSError) as error:
             problems.append(str(error))
     return sorted(runs, key=lambda run: (run.start, _natural(run.folder.name))), problems
@@ -174,7 +161,7 @@ def find_sweep(name: str) -> Path:
 
 def _start_of(sweep: Path) -> datetime:
     """When a sweep was started: as its study.json says, or, of another sweeper's, the start of its first run."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if found := parse_time(json.loads((sweep / STUDY).read_text(encoding="utf-8")).get("created")):
+    with contextlib.suppress(UserError):
+        if found := parse_time(read_json(sweep, STUDY, Stored).get("created")):
             return found
     return min((run.start for run in read_runs(sweep)[0]), default=LONG_AGO)

@@ -147,7 +147,7 @@ def test_what_is_no_sweep_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no study\.json there"):
         read_study(tmp_path)
     (tmp_path / STUDY).write_text("{")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"study\.json: not readable as JSON"):
         read_study(tmp_path)
 
 

@@ -10,13 +10,12 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from src.config import Config
 from src.datasets.reader import SegmentationDataset
 from src.device import choose_compute
 from src.durable import sha256
 from src.errors import UserError
 from src.evaluation import Request, evaluate_checkpoint, load_scored, predict_each
-from src.stored_config import read_stored_config
+from src.stored_config import StoredConfig, read_stored_config
 from src.stored_evaluations import Evaluation, evaluation_file, read_evaluation, write_evaluation
 from src.studies.reading import Run
 from src.studies.report.differences import Differences, Frame, best_two, pair_of
@@ -37,7 +36,7 @@ class Side:
 
     label: str
     run: Run
-    config: Config
+    config: StoredConfig
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -71,7 +70,7 @@ def find_differences(table: Table, root: str | None = None) -> Differences:
         Frame(name, float(a.scores[place]), float(b.scores[place]), *pictures_of(data, name, masks))
         for name, place, *masks in zip(names, order, *predictions, strict=True)
     ]
-    legend = [[label.name, f"#{bytes(label.color).hex()}"] for label in data.classes]
+    legend = [(label.name, f"#{bytes(label.color).hex()}") for label in data.classes]
     return Differences(
         pair=pair_of(table),
         labels=[side.label for side in two],
@@ -80,7 +79,7 @@ def find_differences(table: Table, root: str | None = None) -> Differences:
         sentence=sentence,
         num_frames=len(a.evaluation.names),
         frames=frames,
-        legend=[*legend, ["void", f"#{bytes(VOID).hex()}"]],
+        legend=[*legend, ("void", f"#{bytes(VOID).hex()}")],
     )
 
 
@@ -97,7 +96,7 @@ def sides(table: Table, root: str | None) -> list[Side]:
     return found
 
 
-def evaluation_of(run: Run, config: Config) -> Evaluation:
+def evaluation_of(run: Run, config: StoredConfig) -> Evaluation:
     """Of the run's best checkpoint on val: the one in its folder if made in this precision, or a new one that is left there."""
     file = evaluation_file(run.folder)
     with contextlib.suppress(UserError, OSError):  # none, or damaged: then anew

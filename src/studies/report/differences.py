@@ -5,12 +5,14 @@
 
 import contextlib
 import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from src.durable import replace_text
+from src.errors import UserError
 from src.run_folder import short_hash
+from src.stored_json import Color, Number, Pair, Picture, read_json
 from src.studies.reading import Run
 from src.studies.statistics.standing import Row, Table
 
@@ -25,12 +27,12 @@ class Frame:
     """
 
     name: str
-    score_a: float
-    score_b: float
-    image: str
-    truth: str
-    prediction_a: str
-    prediction_b: str
+    score_a: Number
+    score_b: Number
+    image: Picture
+    truth: Picture
+    prediction_a: Picture
+    prediction_b: Picture
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ class Differences:
     """
 
     pair: str
-    labels: list[str]
-    runs: list[str]
-    epochs: list[int]
+    labels: Annotated[list[str], Pair]
+    runs: Annotated[list[str], Pair]
+    epochs: Annotated[list[int], Pair]
     sentence: str
     num_frames: int
     frames: list[Frame]
-    legend: list[list[str]]
+    legend: list[tuple[str, Color]]
 
 
 def best_two(table: Table) -> list[tuple[Row, Run]]:
@@ -73,11 +75,9 @@ def pair_of(table: Table) -> str:
 
 def read_differences(folder: Path, table: Table) -> Differences | None:
     """What the study's folder keeps, unless it is damaged or of other runs than those that come first now."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        facts = json.loads((folder / DIFFERENCES).read_text(encoding="utf-8"))
-        found = Differences(**facts | {"frames": [Frame(**frame) for frame in facts["frames"]]})
-        is_safe = all(re.fullmatch("#[0-9a-f]{6}", colour) for _, colour in found.legend)  # where a page is told how to look
-        return found if is_safe and found.pair == pair_of(table) else None
+    with contextlib.suppress(UserError):
+        found: Differences = read_json(folder, DIFFERENCES, Differences)
+        return found if found.pair == pair_of(table) else None
     return None
 
 
@@ -95,9 +95,8 @@ def save_differences(folder: Path, target: Path) -> None:
     if not file.is_file():
         return
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        facts["frames"] = [frame | {"image": "", "truth": ""} for frame in facts["frames"]]
-    except (ValueError, TypeError, KeyError) as error:
-        print(f"not saved, where the two best differ frame by frame: {file} is damaged ({type(error).__name__})")
+        found: Differences = read_json(folder, DIFFERENCES, Differences)
+    except UserError as error:
+        print(f"not saved, where the two best differ frame by frame, as the file is damaged: {error}")
         return
-    replace_text(target / DIFFERENCES, json.dumps(facts, indent=1) + "\n")
+    write_differences(target, replace(found, frames=[replace(frame, image="", truth="") for frame in found.frames]))

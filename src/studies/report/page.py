@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from src.config import is_harmless
 from src.durable import replace_text
 from src.escaping import code, code_block, markdown
+from src.stored_files import within
 from src.studies.ledger import Job, read_jobs, read_study
 from src.studies.overlap import beside_others
 from src.studies.reading import Run, read_runs
@@ -27,7 +28,7 @@ from src.times import now
 
 TEMPLATES = Path(__file__).parent / "templates"
 HTML, MARKDOWN = "report.html", "report.md"
-MOST_TRACEBACK = 4000  # characters of train.log, its end
+MOST_TRACEBACK = 4000  # bytes of train.log, its end
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,11 @@ def data_of(row: Row) -> dict[str, Any]:
 
 def class_rows(table: Table) -> tuple[list[str], list[tuple[Row, list[float]]]]:
     """Names of the classes, and the mean IoU of each at the best epoch, row by row."""
-    names = [str(name) for name in table.rows[0].begun[0].facts.get("class_names") or []]
+    names: list[str] = table.rows[0].begun[0].facts.get("class_names") or []
     found = []
     for row in (row for row in table.rows if row.runs):
         scores = [run.facts.get("best_scores") or {} for run in row.runs]
-        values = [[s[f"val/iou/{name}"] for s in scores if isinstance(s.get(f"val/iou/{name}"), float)] for name in names]
+        values = [[s[f"val/iou/{name}"] for s in scores if s.get(f"val/iou/{name}") is not None] for name in names]
         found.append((row, [sum(v) / len(v) if v else math.nan for v in values]))
     return names, found
 
@@ -179,8 +180,12 @@ def failures(results: Results) -> list[Failure]:
 
 def end_of_log(folder: Path) -> str:
     """Where a traceback stands; empty without a log."""
-    file = folder / "train.log"
-    return file.read_text(encoding="utf-8", errors="replace")[-MOST_TRACEBACK:] if file.is_file() else ""
+    file = within(folder, "train.log")
+    if not file.is_file():
+        return ""
+    with file.open("rb") as log:
+        log.seek(max(0, file.stat().st_size - MOST_TRACEBACK))
+        return log.read(MOST_TRACEBACK).decode(errors="replace")
 
 
 def machine(runs: Sequence[Run]) -> dict[str, str]:

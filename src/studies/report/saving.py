@@ -8,35 +8,17 @@ from typing import Any
 
 from src.durable import replace_text
 from src.run_folder import STUDY, short_hash, write_json
+from src.stored_files import read_text
 from src.studies.ledger import LEDGER, read_events, read_study
 from src.studies.reading import Run, read_runs
 from src.studies.report.differences import save_differences
 
 # Facts of run.json that a page shows, or ranks by.
 SAVED = (
-    "status",
-    "best_score",
-    "best_epoch",
-    "epoch",
-    "best_scores",
-    "final_scores",
-    "config",
-    "parameters",
-    "gmacs",
-    "device",
-    "precision",
-    "packages",
-    "git_commit",
-    "git_dirty",
-    "data_fingerprint",
-    "protocol",
-    "protocol_fingerprint",
-    "start",
-    "end",
-    "error",
-    "overrides",
-    "short_id",
-    "class_names",
+    *("status", "start", "end", "error", "overrides", "short_id", "config", "class_names"),
+    *("epoch", "best_epoch", "best_score", "best_scores", "final_scores", "parameters", "gmacs"),
+    *("data_fingerprint", "protocol", "protocol_fingerprint"),
+    *("device", "precision", "packages", "git_commit", "git_dirty"),
     "host",  # by a number: which runs trained beside others
 )
 HERE = ("dataset.root", "dataset.cache")  # keys of this machine alone, as are these words:
@@ -46,8 +28,9 @@ WHOLE_PATH = re.compile(r"(^|=)['\"]?((?:file:/|~)?/[^'\"]*)['\"]?$")  # as a va
 
 
 def sweeps_in(folder: Path) -> list[Path]:
-    """The folder itself where it is a sweep's, or those in it."""
-    return [file.parent for file in sorted({*folder.glob(STUDY), *folder.glob(f"*/{STUDY}")})]
+    """The folder itself where it is a sweep's, or those in it; links are not entered."""
+    found = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())]
+    return [path for path in found if (path / STUDY).is_file()]
 
 
 def save_data(folder: Path, target: Path) -> None:
@@ -58,6 +41,7 @@ def save_data(folder: Path, target: Path) -> None:
     ledgers = {sweep: read_events(sweep) for sweep in studies}
     named = [*(run.facts.get("host") for run in runs), *(event.get("host") for events in ledgers.values() for event in events)]
     hosts = {name: f"host {number}" for number, name in enumerate(dict.fromkeys(filter(None, named)), start=1)}
+    target.mkdir(parents=True, exist_ok=True)
     for sweep, study in studies.items():
         place = target / sweep.relative_to(folder)
         place.mkdir(parents=True, exist_ok=True)
@@ -77,7 +61,7 @@ def _save_run(run: Run, place: Path, roots: Iterable[str], host: str | None) -> 
     facts |= {"status": run.status, "config": config | {"dataset": data}, "host": host}
     write_json(place / "run.json", anonymous(facts, roots))
     if (run.folder / "metrics.csv").is_file():
-        replace_text(place / "metrics.csv", (run.folder / "metrics.csv").read_text(encoding="utf-8"))
+        replace_text(place / "metrics.csv", read_text(run.folder, "metrics.csv"))
 
 
 def anonymous(value: Any, roots: Iterable[str], key: str = "") -> Any:

@@ -68,7 +68,7 @@ def kept(folder: Path) -> Differences | None:
     return read_differences(folder, standings(read_runs(folder)[0])[0])
 
 
-def ids(content: str, legend: list[list[str]]) -> np.ndarray:
+def ids(content: str, legend: list[tuple[str, str]]) -> np.ndarray:
     """Classes by the colours of the legend; void, its last, is -1."""
     shown = np.array(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
     colours = [tuple(bytes.fromhex(colour[1:])) for _, colour in legend]
