@@ -2,8 +2,10 @@
 
     python -m benchmarks.kills --kills 100
 
-Half of the kills come at a random moment from outside, half at a named point inside a save (`killed_run.POINTS`). Every run
-has two loader workers and saves whenever its writer is free. Exit code 1 unless all end with the same tensors, rows and events.
+Half of the kills come at a random moment from outside, half at a named point of a save or of validation (`killed_run.POINTS`).
+The runs take turns: one process with two loader workers that saves whenever its writer is free; the same where every epoch is
+kept and the disk is slower than an epoch; and two ranks, of which the first one is killed, always at a named point. Exit code 1
+unless all end with the same tensors, rows and events.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -25,7 +28,7 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.killed_run import POINTS
+from benchmarks.killed_run import POINTS, VALIDATION
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 4
@@ -35,11 +38,27 @@ LIMIT = 600.0  # seconds for one process
 
 
 @dataclass(frozen=True)
+class Way:
+    """How a run is made: its further words, how many ranks, and the seconds that each file of a checkpoint takes longer."""
+
+    words: tuple[str, ...] = ()
+    ranks: int = 1
+    slow: float = 0.0
+
+
+WAYS = {
+    "plain": Way(),
+    "slow writes": Way(("training.checkpoint_every=1",), slow=2.0),
+    "two ranks": Way(("loader.num_workers=0",), ranks=2),
+}
+
+
+@dataclass(frozen=True)
 class Kill:
     """What became of one run.
 
     Attributes:
-        number: Of the trial.
+        number: Of the trial, as `way` is of WAYS.
         kind: `random`, or the named point.
         epoch: Under way, counted from 1.
         main: Where the main thread stood, `file:line function`.
@@ -51,6 +70,7 @@ class Kill:
     """
 
     number: int
+    way: str
     kind: str
     epoch: int
     main: str
@@ -66,25 +86,22 @@ def words(data: Path) -> list[str]:
     keys = ["name=killed", "dataset=streets", f"dataset.root={data}", "dataset.num_train=48", "dataset.num_val=8"]
     keys += ["dataset.num_test=1", "dataset.render_size=[48,64]", "model.channels=[8,16,32]", "loader.batch_size=4"]
     keys += ["loader.num_workers=2", "augmentation=crop", "dataset.image_size=[40,48]", "optimizer=adamw", "scheduler=cosine"]
-    keys += [
-        f"training.epochs={EPOCHS}",
-        "training.checkpoint_seconds=0.01",
-        "training.checkpoint_every=2",
-        "training.log_every=1",
-    ]
-    return [*keys, "device=cpu", "threads=1", "training.panel_images=2"]
+    keys += [f"training.epochs={EPOCHS}", "training.checkpoint_seconds=0.01", "training.checkpoint_every=2"]
+    return [*keys, "training.log_every=1", "device=cpu", "threads=1", "training.panel_images=2"]
 
 
-def start(home: Path, *command: str) -> subprocess.Popen[str]:
-    """A process of ours, working in `home`."""
+def start(home: Path, *command: str, ranks: int = 1) -> subprocess.Popen[str]:
+    """A process of ours, working in `home`, or torchrun with so many."""
+    if ranks > 1:
+        command = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *command)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (home / "console.txt").open("a") as console:
         return subprocess.Popen([sys.executable, *command], cwd=home, env=environment, stdout=console, stderr=console, text=True)
 
 
-def train_to_the_end(home: Path, *more: str) -> Path:
-    """Trains in one process; the finished run's folder."""
-    process = start(home, "-m", "src.train", *words(home.parent / "data"), *more)
+def train_to_the_end(home: Path, *more: str, way: Way = WAYS["plain"]) -> Path:
+    """Trains without a disturbance; the finished run's folder."""
+    process = start(home, "-m", "src.train", *words(home.parent / "data"), *way.words, *more, ranks=way.ranks)
     try:
         code = process.wait(LIMIT)
     finally:
@@ -94,19 +111,19 @@ def train_to_the_end(home: Path, *more: str) -> Path:
     return max(home.glob("outputs/killed/*"))
 
 
-def kill_one(number: int, seed: int, home: Path, seconds: float, reference: dict[str, Any]) -> Kill:
-    """Starts a run, kills it, goes on with it to its end, and compares."""
-    chance = random.Random(f"{seed} {number}")
-    names = list(POINTS)
-    kind = "random" if number % 2 == 0 else names[number // 2 % len(names)]
+def kill_one(number: int, name: str, seed: int, home: Path, seconds: float, reference: dict[str, Any]) -> Kill:
+    """Starts a run of a way, kills it, goes on with it to its end, and compares."""
+    chance, way = random.Random(f"{seed} {number}"), WAYS[name]
+    names = [*POINTS, VALIDATION]
+    kind = "random" if number % 2 == 0 and way.ranks == 1 else names[number // 2 % len(names)]
     home.mkdir()
     trace = home / "trace.txt"
-    occurrence = chance.randint(1, 8) if kind != "random" else 1
+    occurrence = chance.randint(1, 3 if way.slow else 8) if kind != "random" else 1
     while True:
         command = ["-m", "benchmarks.killed_run", str(trace), "never" if kind == "random" else kind, str(occurrence)]
         shutil.rmtree(home / "outputs", ignore_errors=True)  # of an attempt that ended before its kill
         (home / "console.txt").unlink(missing_ok=True)
-        process = start(home, *command, *words(home.parent / "data"))
+        process = start(home, *command, str(way.slow), *words(home.parent / "data"), *way.words, ranks=way.ranks)
         try:
             if kind == "random":
                 kill_at_random(process, home, trace, chance.uniform(0, seconds))
@@ -115,15 +132,17 @@ def kill_one(number: int, seed: int, home: Path, seconds: float, reference: dict
             process.kill()
         if code == -signal.SIGKILL or (kind == "random" and code == -signal.SIGSEGV):
             break  # to look at the stacks of running threads may crash the process, which is as sudden a death
+        if way.ranks > 1 and code and trace.read_text():  # torchrun has its own code for it
+            break
         if code:
             raise RuntimeError(f"exit code {code}: {(home / 'console.txt').read_text()[-2000:]}")
         occurrence, seconds = max(occurrence // 2, 1), seconds / 2  # it had ended before
     epoch, main, writer, in_epoch = where(home, trace)
     (home / "console.txt").write_text("")
-    folder = train_to_the_end(home, "training.resume=auto")
+    folder = train_to_the_end(home, "training.resume=auto", way=way)
     resumed = re.search(r"\(resumed (.*?)\)", (home / "console.txt").read_text())
     said = resumed[1] if resumed else "nothing saved yet: anew"
-    return Kill(number, kind, epoch, main, writer, in_epoch, bool(writer), said, outcome(folder) == reference)
+    return Kill(number, name, kind, epoch, main, writer, in_epoch, bool(writer), said, outcome(folder) == reference)
 
 
 def kill_at_random(process: subprocess.Popen[str], home: Path, trace: Path, seconds: float) -> None:
@@ -181,16 +200,19 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else repr(value)
 
 
-def run_trials(kills: int, seed: int, parallel: int, home: Path) -> list[Kill]:
-    """The undisturbed run, then all others, each told as it ends."""
-    (home / "undisturbed").mkdir(parents=True)
-    folder = train_to_the_end(home / "undisturbed")
-    reference = outcome(folder)
-    with (folder / "metrics.csv").open() as file:
-        seconds = sum(float(row["time/epoch_seconds"]) for row in csv.DictReader(file)) * 1.2  # pictures and saves come on top
+def run_trials(kills: int, seed: int, parallel: int, home: Path, ways: Sequence[str] = tuple(WAYS)) -> list[Kill]:
+    """The undisturbed run of each way, then all others, each told as it ends."""
+    undisturbed = {}
+    for name in ways:
+        (home / f"undisturbed {name}").mkdir(parents=True)
+        folder = train_to_the_end(home / f"undisturbed {name}", way=WAYS[name])
+        with (folder / "metrics.csv").open() as file:
+            seconds = sum(float(row["time/epoch_seconds"]) for row in csv.DictReader(file)) * 1.2  # pictures and saves on top
+        undisturbed[name] = (seconds, outcome(folder))
     done = []
     with ThreadPoolExecutor(parallel) as pool:
-        jobs = [pool.submit(kill_one, n, seed, home / f"{n:03d}", seconds, reference) for n in range(kills)]
+        turns = [(n, ways[n // 2 % len(ways)]) for n in range(kills)]
+        jobs = [pool.submit(kill_one, n, name, seed, home / f"{n:03d}", *undisturbed[name]) for n, name in turns]
         for job in jobs:
             done.append(job.result())
             print("  ".join(str(value) for value in astuple(done[-1])), flush=True)
@@ -200,7 +222,8 @@ def run_trials(kills: int, seed: int, parallel: int, home: Path) -> list[Kill]:
 def summary(kills: list[Kill]) -> str:
     """One line over all of them."""
     same, epoch, save = (sum(getattr(k, name) for k in kills) for name in ("identical", "in_epoch", "in_save"))
-    return f"{same} of {len(kills)} identical; {epoch} landed in mid-epoch, {save} inside a save"
+    validation = sum(kill.kind == VALIDATION for kill in kills)
+    return f"{same} of {len(kills)} identical; {epoch} landed in mid-epoch, {save} inside a save, {validation} in validation"
 
 
 def main() -> None:
@@ -209,10 +232,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="how many runs are killed (30)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and points (0)")
     parser.add_argument("--parallel", type=int, default=2, help="how many at a time (2)")
+    parser.add_argument("--way", choices=list(WAYS), help="the kind of run (they take turns)")
     parser.add_argument("--csv", type=Path, help="where the table is written too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        kills = run_trials(given.kills, given.seed, given.parallel, Path(home))
+        kills = run_trials(given.kills, given.seed, given.parallel, Path(home), (given.way,) if given.way else tuple(WAYS))
     if given.csv:
         with given.csv.open("w", newline="") as file:
             writer = csv.writer(file)

@@ -1,10 +1,11 @@
 """Weights and training state, written beside training."""
 
 import contextlib
-import copy
+import functools
 import logging
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ from safetensors.torch import save as to_safetensors
 
 from src.durable import HashingFile, sha256, share_durably, write_durably
 from src.errors import CheckpointError
-from src.restore import MANIFESTS, previous_of, read_checkpoint, read_manifest
+from src.manifest import MANIFESTS, Manifest, read_entries
+from src.restore import previous_of, read_checkpoint
 from src.run_folder import now, write_json
-from src.state import TrainState
+from src.state import TrainState, take_snapshot
 from src.writer import Writer
 
 LOGGER = logging.getLogger("src")
@@ -36,7 +38,8 @@ class Checkpoints:
     While the last epoch is the best one, both are names of one file, which is written once. `finish` adds `best.safetensors`,
     the weights of `best.pt` for other programs. Of `last.pt` and `best.pt` the one before is kept too (`last_previous.pt`), so
     that one damaged file costs little. A save takes a copy of the state at once and writes it beside training; one that fails
-    leaves what was there and is counted.
+    leaves what was there and is counted. Where epochs are faster than the disk, the newest state goes first and takes the place
+    of one that still waits; of the epochs' weights no more wait than are kept.
 
     Args:
         folder: The run's `checkpoints/`.
@@ -47,6 +50,7 @@ class Checkpoints:
 
     Attributes:
         failures: How many saves could not be written.
+        saved: When the state in `last.pt` was, and how good; None before the first save of this process.
     """
 
     def __init__(
@@ -63,28 +67,40 @@ class Checkpoints:
         self.seconds = seconds
         self.on_failure = on_failure
         self.failures = 0
-        self.entries = read_manifest(folder) or describe_files(folder)
+        self.saved: Moment | None = None
+        self.entries = read_entries(folder)
+        self._copied: Manifest = {}  # the entries that the second manifest has from this process
         self._writer = Writer()
         self._whole: dict[str, Moment] = {}  # whose whole state this process has written, by file name
         self._failed: dict[str, str] = {}  # why, by the name of each file that is not as it was asked for
-        self._best: tuple[Content, Moment] | None = None  # that waits for room; of last.pt a newer one comes
+        self._best: tuple[Content, Moment] | None = None  # that is not on the disk yet
+        self._best_changes = threading.Lock()
         self._saved_at = time.monotonic()
         for left_over in folder.glob(".*.tmp"):  # by a process that was killed; this one has the folder to itself
             left_over.unlink()
 
+    def go_on_from(self, state: TrainState) -> None:
+        """Takes back a `best.pt` of an epoch after this state: trained again on a GPU, that may not be the best one again."""
+        best, before = (self.entries.get(name, {}) for name in ("best.pt", "best_previous.pt"))
+        if best.get("epoch", 0) > state.epoch and before.get("epoch", 0) == state.best_epoch > 0:
+            content = functools.partial(read_checkpoint, self.folder / "best_previous.pt", [self.entries])
+            self._best = (content, {key: before[key] for key in MOMENT})
+
     def save_epoch(self, state: TrainState, is_best: bool) -> None:
         """What is due after an epoch."""
-        snapshot = take_snapshot(state)
-        moment = moment_of(state)
+        snapshot, moment, epoch = take_snapshot(state), moment_of(state), state.epoch
         if is_best:
-            self._submit("best.pt", snapshot, moment)
-        if self.every is not None and state.epoch % self.every == 0:
-            self._submit(f"epoch_{state.epoch:04d}.pt", {"model": snapshot["model"], "epoch": state.epoch}, moment)
-        self._submit("last.pt", snapshot, moment)
+            with self._best_changes:
+                self._best = (snapshot, moment)
+        self._submit_state(snapshot, moment)
+        if self.every is not None and epoch % self.every == 0:
+            weights = {"model": snapshot["model"], "epoch": epoch}
+            place = f"epoch file {epoch // self.every % self.keep}"  # also of the one that goes when this one comes
+            self._writer.submit(place, lambda: self._write(f"epoch_{epoch:04d}.pt", weights, moment))
 
     def save_last(self, state: TrainState) -> None:
         """The whole state: training goes on from it, in the middle of an epoch too."""
-        self._submit("last.pt", take_snapshot(state), moment_of(state))
+        self._submit_state(take_snapshot(state), moment_of(state))
 
     def save_if_due(self, state: TrainState) -> None:
         """The whole state, if the last save began long enough ago and nothing is being written."""
@@ -109,7 +125,7 @@ class Checkpoints:
             CheckpointError: If the newest state could not be.
         """
         self.wait()
-        self._writer.submit("best.pt", self._retry_best)
+        self._writer.submit("best.pt", self._write_best)
         self.wait()
         self._export_best()
         self.wait()
@@ -124,17 +140,27 @@ class Checkpoints:
         """Files that could not be written, and were not since."""
         return sorted(self._failed)
 
-    def _submit(self, name: str, content: Content, moment: Moment) -> None:
+    def _submit_state(self, snapshot: Content, moment: Moment) -> None:
         self._saved_at = time.monotonic()
-        self._writer.submit(name, lambda: self._write(name, content, moment))
+        self._writer.submit("state", lambda: self._write_state(snapshot, moment), is_urgent=True)
+
+    def _write_state(self, snapshot: Content, moment: Moment) -> None:
+        self._write_best()  # first: no last.pt may know of a best epoch whose weights are not there
+        self._write("last.pt", snapshot, moment)
+
+    def _write_best(self) -> None:
+        if (best := self._best) is not None:
+            self._write("best.pt", *best)
+            with self._best_changes:
+                if "best.pt" not in self._failed and self._best is best:
+                    self._best = None
 
     def _export_best(self) -> None:
         best, exported = self.entries.get("best.pt"), self.entries.get(EXPORTED, {})
         if best is not None and exported.get("of") != best["sha256"]:
             facts = {key: best[key] for key in MOMENT if key in best}  # a file that lay there without a manifest has none
-            self._submit(
-                EXPORTED, lambda: read_checkpoint(self.folder / "best.pt", [best["sha256"]]), facts | {"of": best["sha256"]}
-            )
+            content = functools.partial(read_checkpoint, self.folder / "best.pt", [self.entries])
+            self._writer.submit(EXPORTED, lambda: self._write(EXPORTED, content, facts | {"of": best["sha256"]}))
 
     def _write(self, name: str, content: Content, moment: Moment) -> None:
         """In the writer's thread: a failure is told and counted, and training goes on."""
@@ -146,25 +172,19 @@ class Checkpoints:
             self.failures += 1
             self.on_failure()
             LOGGER.warning("%s: not saved (%s); what was there stays, training goes on", self.folder / name, self._failed[name])
-        if name == "best.pt":
-            self._best = (content, moment) if name in self._failed else None
-        elif name == "last.pt" and name not in self._failed:
-            self._retry_best()
-
-    def _retry_best(self) -> None:
-        if self._best is not None:
-            self._write("best.pt", *self._best)
 
     def _save(self, name: str, content: Content, moment: Moment) -> None:
         path = self.folder / name
         standing = self._standing(path) if name in GENERATIONS else None
         previous = previous_of(path) if standing else None
         entries = self.entries | ({previous.name: standing} if previous and standing else {})
+        self._copy_manifest()
 
         def announce(size: int, digest: str) -> None:  # before the rename, so that no file is ever there without its SHA-256
             entries[name] = {"size": size, "sha256": digest, "saved": now(), **moment}
-            for manifest in MANIFESTS:
-                write_json(self.folder / manifest, entries)
+            if EPOCH_FILE.fullmatch(name):
+                self._drop_old(entries, name)
+            write_json(self.folder / MANIFESTS[0], entries)
 
         twin = next((other for other, held in self._whole.items() if held is moment), None) if name in GENERATIONS else None
         facts = self.entries[twin] if twin else {}
@@ -174,7 +194,15 @@ class Checkpoints:
         self.entries = entries
         if name in GENERATIONS:
             self._whole[name] = moment
-        self._drop_old()
+        if name == "last.pt":
+            self.saved = moment
+        self._copy_manifest()
+
+    def _copy_manifest(self) -> None:
+        """Lets the second manifest say what each file holds, while the first may say what is about to take its place."""
+        if self._copied is not self.entries and self.entries:
+            write_json(self.folder / MANIFESTS[1], self.entries)
+            self._copied = self.entries
 
     def _check_room(self, name: str) -> None:
         before = self.entries.get(name)
@@ -183,30 +211,18 @@ class Checkpoints:
 
     def _standing(self, path: Path) -> dict[str, Any] | None:
         """The manifest's entry of what the file holds now; None if it is damaged, or cannot be read, and not worth keeping."""
-        if not path.exists():
-            return None
-        if path.name in self._whole:
-            return self.entries[path.name]
-        try:
-            digest = sha256(path)  # another process wrote it, and may have been killed between manifest and rename
-        except OSError:
-            return None
-        return next((entry for entry in self.entries.values() if entry["sha256"] == digest), None)
-
-    def _drop_old(self) -> None:
-        epochs = sorted(int(match[1]) for match in map(EPOCH_FILE.fullmatch, self.entries) if match)
-        for name in (f"epoch_{epoch:04d}.pt" for epoch in epochs[: -self.keep]):
-            (self.folder / name).unlink(missing_ok=True)
-            del self.entries[name]
-
-
-def describe_files(folder: Path) -> dict[str, Any]:
-    """A manifest's entries for files that lie there without one, but for those that cannot be read."""
-    entries = {}
-    for file in folder.glob("*.pt"):
+        entry = self.entries.get(path.name)
         with contextlib.suppress(OSError):
-            entries[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
-    return entries
+            if entry and path.exists() and (path.name in self._whole or sha256(path) == entry["sha256"]):
+                return entry
+        return None
+
+    def _drop_old(self, entries: Manifest, newest: str) -> None:
+        """Makes room for the weights of another epoch."""
+        epochs = sorted(int(match[1]) for match in map(EPOCH_FILE.fullmatch, entries) if match and match[0] != newest)
+        for name in (f"epoch_{epoch:04d}.pt" for epoch in epochs[: max(len(epochs) - self.keep + 1, 0)]):
+            (self.folder / name).unlink(missing_ok=True)
+            del entries[name]
 
 
 def saving(name: str, content: Content) -> Callable[[HashingFile], object]:
@@ -221,22 +237,3 @@ def saving(name: str, content: Content) -> Callable[[HashingFile], object]:
 def moment_of(state: TrainState) -> Moment:
     """When a state was, and how good, for the manifest."""
     return {key: getattr(state, key) for key in MOMENT}
-
-
-def take_snapshot(state: TrainState) -> dict[str, Any]:
-    """The state as it is now, in memory of its own on the CPU."""
-    return copied(state.state_dict())
-
-
-def copied(value: Any) -> Any:
-    """The same containers and plain values with their tensors copied to the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):  # of any kind: a Counter is not made of pairs
-        new = copy.copy(value)
-        for key in new:
-            new[key] = copied(new[key])
-        return new
-    if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
-    return value

@@ -23,7 +23,7 @@ from src.errors import CheckpointError
 from src.loading import build_loader
 from src.metrics import compute_scores, count_confusion
 from src.protocol import describe_pretraining, describe_protocol, protocol_fingerprint
-from src.restore import MANIFESTS, check_fit, read_checkpoint, read_manifest
+from src.restore import check_fit, read_checkpoint, read_manifests_or_warn
 from src.run_folder import read_run
 from src.seeding import use_determinism
 from src.stored_config import StoredConfig
@@ -115,14 +115,8 @@ def checkpoint_file(folder: Path, request: Request) -> Path:
 
 
 def read_saved(file: Path) -> dict[str, Any]:
-    """A whole checkpoint of a run, checked against the manifest beside it where there is one."""
-    entries = read_manifest(file.parent)
-    if entries is None:
-        raise CheckpointError(
-            f"{file.parent / MANIFESTS[0]}: damaged, and its copy too, so that {file.name} cannot be checked; to trust it without"
-            " its check, remove both"
-        )
-    saved = read_checkpoint(file, [entry["sha256"] for entry in entries.values()])  # of any: it may be replaced just now
+    """A whole checkpoint of a run, checked against the manifests beside it; a warning says where there are none."""
+    saved = read_checkpoint(file, read_manifests_or_warn(file.parent))
     if not isinstance(saved.get("model"), dict) or not all(isinstance(saved.get(key), int) for key in ("epoch", "step")):
         raise CheckpointError(f"{file}: no checkpoint of a run (needed are model, epoch and step); see model.weights for others")
     return saved

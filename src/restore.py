@@ -1,23 +1,23 @@
-"""Checkpoints read back: checked first, never as code, and the one before where the newest is damaged."""
+"""Checkpoints read back: checked first, never as code, and the next whole one where the newest is damaged."""
 
-import json
 import logging
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from src.durable import sha256
 from src.errors import CheckpointError
+from src.manifest import MANIFESTS, Manifest, read_manifests
 from src.models.original_weights import is_original_layout, rename_original_weights
 from src.resume import STATES
-from src.state import TrainState
+from src.state import TrainState, find_misfits
 
 LOGGER = logging.getLogger("src")
-MANIFESTS = ("manifest.json", "manifest_copy.json")  # twice, since without one no checkpoint could be checked
 MAX_NAMED = 4  # keys that an error lists
 
 
@@ -31,51 +31,50 @@ def load_last(folder: Path, state: TrainState) -> None:
     Raises:
         CheckpointError: If none is there and whole, or they are of another network.
     """
-    entries = read_manifest(folder)
-    if entries is None:
-        raise CheckpointError(
-            f"{folder / MANIFESTS[0]}: damaged, and its copy too, so that no checkpoint can be checked; to trust last.pt without"
-            " its check, remove both"
-        )
-    if not entries:
-        LOGGER.warning("%s: not there, so that no checkpoint can be checked", folder / MANIFESTS[0])
-    digests = [entry["sha256"] for entry in entries.values()]  # of all that was written whole
-    problems = []
+    manifests, problems = read_manifests_or_warn(folder), []
     for file in (folder / name for name in STATES):
         try:
-            saved = read_checkpoint(file, digests)
-            if missing := [key for key in state.state_dict() if key not in saved]:
-                raise CheckpointError(f"{file}: lacks {_some(missing)}, so that no run can go on from it")
+            _load(file, manifests, state)
         except CheckpointError as error:
             problems.append(str(error))
             continue
         for problem in problems:
             LOGGER.warning("%s; going on from %s", problem, file.name)
-        check_fit(file, saved["model"], state.model)
-        state.load_state_dict(saved)
         return
     raise CheckpointError("; ".join(problems))
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the folder holds, by file name, from the first manifest that is whole; None where both are damaged.
+def _load(file: Path, manifests: Sequence[Manifest], state: TrainState) -> None:
+    saved, own = read_checkpoint(file, manifests), state.state_dict()
+    if missing := [key for key in own if key not in saved]:
+        raise CheckpointError(f"{file}: lacks {_some(missing)}, so that no run can go on from it")
+    check_fit(file, saved["model"], state.model)
+    if misfits := list(find_misfits(saved, own)):
+        raise CheckpointError(f"{file}: not what a run saves: {_some(misfits)}")
+    counts = [saved["epoch"], saved["step"], saved["best_epoch"], saved["totals"].get("images")]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise CheckpointError(f"{file}: not what a run saves: epoch, step, best_epoch and totals.images are {counts}")
+    try:
+        state.load_state_dict(saved)
+    except Exception as error:  # each optimizer and schedule has its own for what it cannot take
+        raise CheckpointError(f"{file}: holds a state that cannot be continued ({_first_line(error)})") from error
 
-    Empty where there is none: nothing has been saved yet, or somebody copied a checkpoint alone.
-    """
-    files = [file for name in MANIFESTS if (file := folder / name).exists()]
-    for file in files:
-        try:
-            entries = json.loads(file.read_text(encoding="utf-8"))
-            if not entries or not all(isinstance(entry["sha256"], str) for entry in entries.values()):
-                raise ValueError("an entry without its SHA-256")
-            return entries
-        except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
-            LOGGER.warning("%s: damaged (%s); its copy is read", file, error)
-    return None if files else {}
+
+def read_manifests_or_warn(folder: Path) -> list[Manifest]:
+    """As `read_manifests`, for a folder that should have them."""
+    manifests = read_manifests(folder)
+    if not manifests:
+        LOGGER.warning("%s: not there, so that nothing says which checkpoint is which, or whole", folder / MANIFESTS[0])
+    return manifests
 
 
-def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU. Only tensors and plain values are ever loaded, never code.
+def read_checkpoint(file: Path, manifests: Sequence[Manifest] = ()) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU. Only dense tensors and plain values are ever loaded, never code.
+
+    Args:
+        file: Written by `torch.save`, or a .safetensors.
+        manifests: One of them must have the digest of this content under this very name. Without any, the checksums that
+            `torch.save` writes into a file are compared.
 
     Raises:
         CheckpointError: If the file is not there, is not what was written, or cannot be read.
@@ -83,24 +82,57 @@ def read_checkpoint(file: Path, digests: Sequence[str] = ()) -> dict[str, Any]:
     if not file.is_file():
         hint = f"; did you mean {file / 'checkpoints' / 'best.pt'}?" if (file / "checkpoints").is_dir() else ""
         raise CheckpointError(f"{file}: no such checkpoint{hint}")
+    digests = [manifest[file.name]["sha256"] for manifest in manifests if file.name in manifest]
     try:
-        is_whole = not digests or sha256(file) in digests
+        is_whole = sha256(file) in digests if manifests else _agrees_with_its_checksums(file)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}); give access, or use another checkpoint") from error
     if not is_whole:
-        raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFESTS[0]}); use another checkpoint")
+        why = f"its SHA-256 is not that of {file.name} in {MANIFESTS[0]}" if manifests else "its checksums do not agree"
+        raise CheckpointError(f"{file}: damaged, or another file under this name ({why}); use another checkpoint")
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for what is not a checkpoint
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = _first_line(error)
         if "weights_only" in first:  # torch goes on to advise what would run code from the file
             first = "it holds other things than tensors and plain values, or is of another format"
         raise CheckpointError(f"{file}: not a checkpoint that can be loaded safely ({first})") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(f"{file}: holds {type(content).__name__}, expected a dictionary of named tensors")
+    _check_content(file, content)
     return content
+
+
+def _agrees_with_its_checksums(file: Path) -> bool:
+    """False if a tensor is not what was written; True also where a format has no checksums, which torch itself never looks at."""
+    if not zipfile.is_zipfile(file):
+        return True
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except Exception:  # zipfile has many kinds for what is not whole
+        return False
+
+
+def _check_content(file: Path, content: Any) -> None:
+    for part in (content, content.get("model", {}) if isinstance(content, dict) else None):
+        if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
+            raise CheckpointError(f"{file}: holds {type(part).__name__}, expected a dictionary of named tensors")
+    for tensor in _tensors_in(content):
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+            raise CheckpointError(f"{file}: holds a tensor that is sparse, nested, quantized or without values")
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:
+    """All of them, however deeply and often they are held."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
 def read_weights(file: Path, model: nn.Module) -> dict[str, Any]:
@@ -109,7 +141,8 @@ def read_weights(file: Path, model: nn.Module) -> dict[str, Any]:
     Raises:
         CheckpointError: If they do not fit; the message names the keys.
     """
-    content = read_checkpoint(file)
+    is_of_a_run = (file.parent / MANIFESTS[-1]).exists()
+    content = read_checkpoint(file, read_manifests(file.parent) if is_of_a_run else ())
     weights = content["model"] if isinstance(content.get("model"), dict) else content
     if is_original_layout(weights):
         weights = rename_original_weights(weights)
@@ -123,18 +156,15 @@ def load_weights(file: Path, model: nn.Module) -> None:
 
 
 def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:
-    """Raises CheckpointError unless keys and shapes are those of the network."""
+    """Raises CheckpointError unless keys, shapes and kinds of number are those of the network."""
     wanted = model.state_dict()
     problems = []
     if missing := [key for key in wanted if key not in weights]:
         problems.append(f"lacks {_some(missing)}")
     if extra := [key for key in weights if key not in wanted]:
         problems.append(f"has {_some(extra)} too")
-    shared = [key for key in wanted if key in weights]
-    other = [key for key in shared if getattr(weights[key], "shape", None) != wanted[key].shape]
-    if other:
-        shapes = [f"{key} {list(getattr(weights[key], 'shape', []))} instead of {list(wanted[key].shape)}" for key in other]
-        problems.append(f"has other shapes: {_some(shapes)}")
+    if misfits := list(find_misfits(weights, wanted)):
+        problems.append(f"has other shapes: {_some(misfits)}")
     if problems:
         raise CheckpointError(
             f"{file} does not fit the network: it {'; it '.join(problems)};"
@@ -145,6 +175,10 @@ def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def previous_of(path: Path) -> Path:

@@ -16,6 +16,7 @@ from src.times import parse_time
 LOGGER = logging.getLogger("src")
 NEVER = datetime.min.replace(tzinfo=timezone.utc)  # of a run whose start is not known
 UNFINISHED = ("running", "failed", "interrupted")
+FINISHED = "finished"
 STATES = ("last.pt", "last_previous.pt", "best.pt", "best_previous.pt")  # in the order in which a resumed run tries them
 
 
@@ -31,7 +32,7 @@ def find_previous(config: Config, launch: Launch) -> Path | None:
     if resume == "never":
         return None
     if resume == "auto":
-        found = launch.folder or _newest_unfinished(home, launch)
+        found = launch.folder or _newest(home, launch)
         if found is None:
             return None
         if not _has_state(found):
@@ -82,7 +83,8 @@ def _new_folder(launch: Launch, home: Path) -> Path:
     return launch.folder
 
 
-def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
+def _newest(home: Path, launch: Launch) -> Path | None:
+    """The newest unfinished run of this id that can go on, else the newest finished one."""
     found = []
     for folder in sorted((file.parent for file in home.glob("*/run.json")), reverse=True):
         try:
@@ -90,9 +92,9 @@ def _newest_unfinished(home: Path, launch: Launch) -> Path | None:
         except UserError as error:
             LOGGER.warning("%s; it is passed over", error)
             continue
-        if run.get("short_id") == launch.short_id and run.get("status") in UNFINISHED:
-            found.append((parse_time(run.get("start")) or NEVER, folder))
-    for _, folder in sorted(found, reverse=True):
+        if run.get("short_id") == launch.short_id and run.get("status") in (*UNFINISHED, FINISHED):
+            found.append((run["status"] != FINISHED, parse_time(run.get("start")) or NEVER, folder))
+    for _, _, folder in sorted(found, reverse=True):
         with writing(folder):
             if _has_state(folder) and not is_locked(folder):
                 return folder
@@ -108,7 +110,7 @@ def check_begins_anew(folder: Path, launch: Launch, epochs: int) -> None:
     if not (before := read_run(folder)):
         return
     check_same(folder, launch, epochs)
-    if before.get("status") == "finished":
+    if before.get("status") == FINISHED:
         raise ConfigError(f"{folder}: a finished run without its checkpoints, which cannot go on; use another folder")
     if (folder / "metrics.jsonl").exists():  # killed before its first save, perhaps in a sweep, where nobody is at hand
         LOGGER.warning("%s: no checkpoint to go on from; the run begins anew, and its metrics with it", folder)

@@ -8,11 +8,11 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from src.config import RESULTS_VERSION
 from src.durable import replace_text, write_durably, writing
@@ -21,10 +21,6 @@ from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
 from src.signals import Interrupted
 from src.times import now
-
-if TYPE_CHECKING:  # torch is imported only once everything is composed and checked
-    from src.loop import EpochRecord
-    from src.state import TrainState
 
 OUTPUTS = Path("outputs")
 STUDY = "study.json"  # in the folder of a sweep
@@ -109,8 +105,6 @@ class RunFolder:
         os.register_at_fork(after_in_child=self._lock.close)  # else loader workers hold it for seconds after a kill
         self.facts: dict[str, Any] = read_run(path) if is_resumed else {}
         with writing(path):
-            self._lock.truncate(0)
-            self._lock.write(RESERVE)
             for left_over in [*path.glob(".*.tmp"), *path.glob("figures/.*.tmp")]:  # by a process that was killed
                 left_over.unlink()
 
@@ -119,18 +113,24 @@ class RunFolder:
         self.facts |= facts
         write_json(self.path / "run.json", self.facts)
 
-    def write_scores(self, state: "TrainState", record: "EpochRecord") -> None:
-        """The scores of the epoch that was just finished, and the best so far."""
-        facts = {"epoch": state.epoch, "best_score": state.best_score, "best_epoch": state.best_epoch}
-        self.write(**facts, final_scores=record.scores, **({"best_scores": record.scores} if record.is_best else {}))
+    def note_scores(self, saved: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+        """What `run.json` says of scores from its next write on, by the rows of `metrics.jsonl`.
+
+        Those of a saved state, from its `epoch`, `best_score` and `best_epoch`: no file is ever ahead of the checkpoint.
+        """
+        scores = {row["epoch"]: {tag: value for tag, value in row.items() if tag != "epoch"} for row in rows}
+        self.facts |= {key: saved[key] for key in ("epoch", "best_score", "best_epoch")}
+        self.facts |= {"final_scores": scores.get(saved["epoch"], {}), "best_scores": scores.get(saved["best_epoch"], {})}
 
     def count_failure(self) -> None:
         """Something could not be written; `run.json` says how often."""
         self.facts["failed_writes"] += 1
 
     @contextlib.contextmanager
-    def going_on(self, name: str) -> Iterator[None]:
-        """What is written within may fail, for want of room or access: it is told and counted, and training goes on.
+    def going_on(self, name: str, *also: type[Exception]) -> Iterator[None]:
+        """What is written within may fail, for want of room or access: it is told and counted, and the run goes on.
+
+        After training it may fail with whatever else (`also`): a run that is trained is finished.
 
         Raises:
             WriteError: If the folder itself was taken away.
@@ -138,9 +138,12 @@ class RunFolder:
         self._check_it_is_there()
         try:
             yield
-        except OSError as error:
+        except (OSError, *also) as error:
             self.count_failure()
-            LOGGER.warning("%s: not written (%s); training goes on", self.path / name, error.strerror or error)
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            LOGGER.warning("%s: not written (%s); the run goes on", self.path / name, why)
+            if not isinstance(error, OSError):
+                LOGGER.debug("failed", exc_info=True)  # a mistake of ours: train.log gets the traceback
 
     def _check_it_is_there(self) -> None:
         try:
@@ -175,6 +178,8 @@ class RunFolder:
         }
         try:
             with writing(self.path):
+                self._lock.truncate(0)
+                self._lock.write(RESERVE)
                 self.write(**facts)
                 replace_text(self.path / "config.yaml", launch.config_yaml)
                 if facts["git_dirty"]:

@@ -1,5 +1,6 @@
 """Lets a run finish its step when it is asked to stop."""
 
+import os
 import signal
 import time
 from types import FrameType
@@ -7,6 +8,7 @@ from types import FrameType
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # before Slurm kills, as it is set by hand and as submitit sets it
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
 ECHO = 1.0
+NOTICE = b"\nstopping after this step; press again to stop now\n"
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -23,11 +25,15 @@ class StopSignals:
     One that comes again within ECHO seconds is the same wish: a terminal and torchrun both hand it on. So is one of another
     kind, whenever it comes, and every TERM after the warning by USR1 or USR2: Slurm sends several, and kills when it must.
 
+    Args:
+        answers: Whether Ctrl-C is answered on stderr at once, since a step may take minutes.
+
     Attributes:
         received: Number of the signal that came, or 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answers: bool = False) -> None:
+        self.answers = answers
         self.received = 0
         self._seen: dict[int, float] = {}  # number of each that came, and when
 
@@ -40,6 +46,8 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
+        if self.answers and number == signal.SIGINT and number not in self._seen:
+            os.write(2, NOTICE)  # the signal may have come in the middle of a print
         self.received = self.received or number
         is_of_slurm = number == signal.SIGTERM and self.received in WARNINGS
         if not is_of_slurm and now - self._seen.setdefault(number, now) > ECHO:

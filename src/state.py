@@ -1,6 +1,8 @@
 """What a run is at a moment: everything that a checkpoint must hold."""
 
+import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from src.device import sum_type
 from src.schedules import load_schedule
 
 NEVER = -1
+KINDS: tuple[Any, ...] = (Tensor, str, dict, (list, tuple), (bool, int, float))  # of what a state holds
 
 
 class EpochTotals:
@@ -140,3 +143,45 @@ class TrainState:
         self.totals.load_state_dict(complete_totals(saved["totals"], saved["step"]))
         for name in ("epoch", "step", "best_score", "best_epoch"):
             setattr(self, name, saved[name])
+
+
+def find_misfits(saved: Any, own: Any, name: str = "") -> Iterator[str]:
+    """Where a saved state, or a part of one, is of another kind or shape than what would be saved now.
+
+    Keys that only one of them has are not compared: versions differ in them.
+    """
+    if own is None:
+        return
+    kind = next((kind for kind in KINDS if isinstance(own, kind)), object)
+    if not isinstance(saved, kind):
+        if saved is None and isinstance(own, bool):  # an option of an optimizer that the device decides
+            return
+        yield f"{name} {type(saved).__name__} instead of {type(own).__name__}"
+    elif isinstance(own, Tensor):
+        if (saved.shape, saved.is_floating_point()) != (own.shape, own.is_floating_point()):
+            yield f"{name} {list(saved.shape)} of {saved.dtype} instead of {list(own.shape)} of {own.dtype}"
+    elif isinstance(own, dict):
+        for key in (key for key in own if key in saved):
+            yield from find_misfits(saved[key], own[key], f"{name}.{key}" if name else str(key))
+    elif isinstance(own, list | tuple):
+        for number, pair in enumerate(zip(saved, own, strict=False)):
+            yield from find_misfits(*pair, f"{name}.{number}")
+
+
+def take_snapshot(state: TrainState) -> dict[str, Any]:
+    """The state as it is now, in memory of its own on the CPU."""
+    return copied(state.state_dict())
+
+
+def copied(value: Any) -> Any:
+    """The same containers and plain values with their tensors copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):  # of any kind: a Counter is not made of pairs
+        new = copy.copy(value)
+        for key in new:
+            new[key] = copied(new[key])
+        return new
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value

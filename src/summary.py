@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from src.build import Experiment
     from src.checkpoint import Checkpoints
     from src.config import Config
+    from src.datasets.reader import SegmentationDataset
     from src.run_folder import Launch, RunFolder
+    from src.state import TrainState
 
 LOGGER = logging.getLogger("src")
 
@@ -75,28 +77,45 @@ def conclude(config: "Config", run: "RunFolder", experiment: "Experiment", check
     state, train, val = experiment.state, experiment.train_data, experiment.val_data
     if state.epoch < config.training.epochs:
         LOGGER.info("stopped early: no better %s for training.patience=%s epochs", config.monitor.tag, config.training.patience)
-    unit = describe_tag(config.monitor.tag).unit
-    score = f"{state.best_score:.4f}{f' {unit}' if unit not in ('', POINTS) else ''}"  # shares as they are stored
-    LOGGER.info("best %s: %s at epoch %d of %d", config.monitor.tag, score, state.best_epoch, state.epoch)
+    LOGGER.info("%s", describe_best(config, state))
     if config.training.baselines:
-        from src.datasets.augmentation import resize
-        from src.datasets.baselines import colour_and_row_miou, majority_map_miou
-
-        samples = [resize(*train.plain(index), train.image_size, train.mask_resize) for index in range(len(train))]
-        val_samples = [val.plain(index) for index in range(len(val))]
-        facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
-        majority = majority_map_miou((m for _, m in samples), (m for _, m in val_samples), **facts)
-        colour = colour_and_row_miou(samples, val_samples, **facts)
-        with run.going_on("run.json"):
-            run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
-        LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
-        LOGGER.info("  best class for each colour and row %.4f", colour)
+        with run.going_on("baselines", Exception):
+            score_baselines(run, train, val)
     if failed := run.facts["failed_writes"]:
         rest = f"not saved are {', '.join(checkpoints.unsaved)}" if checkpoints.unsaved else "what they lost was written since"
         LOGGER.info("beware: %d writes failed on the way, see train.log; %s", failed, rest)
     LOGGER.info("checkpoints: %s", checkpoints.folder)
     LOGGER.info("run folder: %s", run.path)
     LOGGER.info("look at it: %s", tensorboard_command(run))
+
+
+def describe_best(config: "Config", state: "TrainState") -> str:
+    """The best score, and when it was reached."""
+    unit = describe_tag(config.monitor.tag).unit
+    score = f"{state.best_score:.4f}{f' {unit}' if unit not in ('', POINTS) else ''}"  # shares as they are stored
+    return f"best {config.monitor.tag}: {score} at epoch {state.best_epoch} of {state.epoch}"
+
+
+def tell_nothing_is_left(config: "Config", run: "RunFolder", state: "TrainState") -> None:
+    """That a finished run stays as it is, and how to train on."""
+    print(f"{run.path}: finished, {describe_best(config, state)}; nothing is left to do")
+    print(f"more epochs: training.resume='{run.path}' and a larger training.epochs; from the start again: training.resume=never")
+
+
+def score_baselines(run: "RunFolder", train: "SegmentationDataset", val: "SegmentationDataset") -> None:
+    """What trivial predictors score on the validation images, for `run.json` and the console."""
+    from src.datasets.augmentation import resize
+    from src.datasets.baselines import colour_and_row_miou, majority_map_miou
+
+    val_samples = [val.plain(index) for index in range(len(val))]
+    size = val_samples[0][1].shape  # with dataset.image_size=null the training images may have another
+    samples = [resize(*train.plain(index), size, train.mask_resize) for index in range(len(train))]
+    facts = {"num_classes": len(val.classes), "ignore_index": val.ignore_index}
+    majority = majority_map_miou((m for _, m in samples), (m for _, m in val_samples), **facts)
+    colour = colour_and_row_miou(samples, val_samples, **facts)
+    run.write(baselines={"majority_per_pixel": majority, "colour_and_row": colour})
+    LOGGER.info("beside it, val/miou without a network: majority class of each pixel %.4f,", majority)
+    LOGGER.info("  best class for each colour and row %.4f", colour)
 
 
 def tensorboard_command(run: "RunFolder") -> str:

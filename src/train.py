@@ -1,5 +1,6 @@
 """Trains a segmentation network. `python -m src.train --help` says how to ask for it."""
 
+import contextlib
 import gc
 import logging
 import sys
@@ -41,35 +42,36 @@ def lead(config: "Config", launch: "Launch", ranks: "Ranks") -> float:
     from src.console import ProgressView, keep_early_lines
     from src.failures import told_in_one_line
     from src.loop import EpochRecord, fit
+    from src.resume import FINISHED
     from src.signals import Interrupted, StopSignals
-    from src.summary import announce, conclude, describe
+    from src.summary import announce, conclude, describe, tell_nothing_is_left
 
     keep_early_lines(launch.redactor)
     experiment = build(config)
     state = experiment.state
     run, checkpoints = start_or_resume(config, launch, experiment, ranks)
-    with (
-        ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view,
-        StopSignals() as stop,
-        run.running(launch, describe(config, experiment, run.facts)),
-        checkpoints,
-        told_in_one_line(config, experiment),
-    ):
-        recorder = open_recorder(config, launch, run, experiment)
-        announce(config, launch, run, experiment)
-        for record in fit(state, experiment.setup, partial(is_done, config), config.training.log_every, config.monitor):
-            if isinstance(record, EpochRecord):
-                view.epoch(record)
-                end_epoch(config, experiment, run, checkpoints, recorder, record)
-            else:
-                view.step(record)
-                checkpoints.save_if_due(state)
-            if (signal_number := ranks.most(stop.received)) and not is_done(config, state):
-                if not isinstance(record, EpochRecord):  # after which it has been saved
-                    checkpoints.save_last(state)
-                put_away(run, checkpoints, recorder, interrupted=True)
-                raise Interrupted(signal_number)
-        put_away(run, checkpoints, recorder)
+    if run.facts.get("status") == FINISHED and is_done(config, state):
+        tell_nothing_is_left(config, run, state)
+        return state.best_score
+    with ProgressView(run.path / "train.log", config.training.epochs, launch.redactor) as view:
+        with StopSignals(answers=True) as stop, run.running(launch, describe(config, experiment, run.facts)):
+            recorder = open_recorder(config, launch, run, experiment)
+            announce(config, launch, run, experiment)
+            with contextlib.ExitStack() as at_the_end, checkpoints, told_in_one_line(config, experiment):
+                at_the_end.callback(note_saved, run, checkpoints, recorder)  # of the last save too, however training ends
+                for record in fit(state, experiment.setup, partial(is_done, config), config.training.log_every, config.monitor):
+                    if isinstance(record, EpochRecord):
+                        view.epoch(record)
+                        end_epoch(config, experiment, run, checkpoints, recorder, record)
+                    else:
+                        view.step(record)
+                        checkpoints.save_if_due(state)
+                    if (signal_number := ranks.most(stop.received)) and not is_done(config, state):
+                        if not isinstance(record, EpochRecord):  # after which it has been saved
+                            checkpoints.save_last(state)
+                        put_away(run, checkpoints, recorder, interrupted=True)
+                        raise Interrupted(signal_number)
+                put_away(run, checkpoints, recorder)
         conclude(config, run, experiment, checkpoints)
     return state.best_score
 
@@ -112,6 +114,7 @@ def start_or_resume(
     if run.is_resumed:
         start = {"folder": str(checkpoints.folder)}
         begin(config, state, **start)
+        checkpoints.go_on_from(state)
     ranks.tell(start)
     return run, checkpoints
 
@@ -136,6 +139,7 @@ def is_done(config: "Config", state: "TrainState") -> bool:
 
 def open_recorder(config: "Config", launch: "Launch", run: "RunFolder", experiment: "Experiment") -> "Recorder":
     """What writes metrics and pictures, with the configuration written already."""
+    from src.checkpoint import moment_of
     from src.durable import writing
     from src.recorder import Recorder
 
@@ -143,7 +147,16 @@ def open_recorder(config: "Config", launch: "Launch", run: "RunFolder", experime
         recorder = Recorder(run.path, experiment.val_data.classes, experiment.setup.ignore_index, experiment.state.epoch)
         recorder.write_text("config", launch.config_yaml)
         recorder.write_hparams(run.facts["config"], run.facts["overrides"], config.monitor.tag)
+        if run.is_resumed:  # run.json may know of epochs whose checkpoint did not survive, or not know of some that did
+            run.note_scores(moment_of(experiment.state), recorder.rows)
+            run.write()
     return recorder
+
+
+def note_saved(run: "RunFolder", checkpoints: "Checkpoints", recorder: "Recorder") -> None:
+    """Lets `run.json` say the scores of the state that is saved, which may be older than the last epoch."""
+    if checkpoints.saved:
+        run.note_scores(checkpoints.saved, recorder.rows)
 
 
 def end_epoch(
@@ -161,7 +174,8 @@ def end_epoch(
         write_pictures(config, experiment, recorder)
     checkpoints.save_epoch(experiment.state, record.is_best)
     with run.going_on("run.json"):
-        run.write_scores(experiment.state, record)
+        note_saved(run, checkpoints, recorder)
+        run.write()
 
 
 def write_pictures(config: "Config", experiment: "Experiment", recorder: "Recorder") -> None:
@@ -197,7 +211,7 @@ def put_away(run: "RunFolder", checkpoints: "Checkpoints", recorder: "Recorder",
     checkpoints.finish()
     with writing(run.path):
         recorder.flush()
-    with run.going_on("figures"):
+    with run.going_on("figures and metrics.xlsx", Exception):
         recorder.close()
     if interrupted:
         hint = "" if is_child() else "; the same command with training.resume=auto goes on from here"

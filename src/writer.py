@@ -25,11 +25,17 @@ class Writer:
         with self._changed:
             return not self._busy and not self._waiting
 
-    def submit(self, name: str, job: Job) -> None:
-        """Has `job` done after those that wait; it must not raise."""
+    def submit(self, name: str, job: Job, is_urgent: bool = False) -> None:
+        """Has `job` done, in the place of one of this name that waits; it must not raise.
+
+        An urgent one comes before all others, but takes turns with them where it is submitted faster than they are done.
+        """
         with self._changed:
-            self._waiting.pop(name, None)  # the newer one queues behind the others
-            self._waiting[name] = job
+            if is_urgent:
+                self._waiting.pop(name, None)
+                self._waiting = {name: job} | self._waiting
+            else:
+                self._waiting[name] = job
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="checkpoint writer", daemon=True)
                 self._thread.start()
@@ -43,16 +49,20 @@ class Writer:
             raise self._error
 
     def _work(self) -> None:
+        name = ""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
-                job = self._waiting.pop(next(iter(self._waiting)))
+                first, *others = self._waiting
+                name = others[0] if others and first == name else first
+                job = self._waiting.pop(name)
                 self._busy = True
             try:
                 job()
             except BaseException as error:  # a job should not raise; the thread goes on for those that wait
                 self._error = error
             finally:
+                del job  # it holds a whole state
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()

@@ -23,6 +23,7 @@ LAYERS = {
             "recorder",
             "checkpoint",
             "restore",
+            "manifest",
             "resume",
             "console",
             "failures",

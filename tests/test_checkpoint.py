@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,14 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import StepLR
 
-from src.checkpoint import Checkpoints, copied
+from src.checkpoint import Checkpoints
+from src.durable import write_durably
 from src.errors import CheckpointError
+from src.evaluation import read_saved
+from src.manifest import MANIFESTS, read_manifests
 from src.models.attunet import AttU_Net
 from src.restore import load_last, load_weights, read_checkpoint
-from src.state import EpochTotals, TrainState
+from src.state import EpochTotals, TrainState, copied
 
 ROOT = Path(__file__).parent.parent
 UNREADABLE = Path("/proc/self/mem")  # a regular file that says EIO
@@ -249,8 +254,7 @@ def test_weights_alone_are_no_state_to_go_on_from(folder: Path, caplog: pytest.L
     state, checkpoints = make_state(), Checkpoints(folder, 1, 1)
     for score in (0.1, 0.2):
         save(checkpoints, state, train(state, score))
-    shutil.copy(folder / "epoch_0002.pt", folder / "other.pt")
-    (folder / "other.pt").replace(folder / "last.pt")  # whole, and known to the manifest
+    put_into(folder / "last.pt", read_checkpoint(folder / "epoch_0002.pt"))
     other = make_state()
     load_last(folder, other)
     assert other.epoch == 1
@@ -265,19 +269,188 @@ def test_a_checkpoint_without_a_manifest_is_taken_and_the_lack_told(folder: Path
     other = make_state()
     load_last(folder, other)
     assert other.epoch == 1
-    assert "manifest.json: not there, so that no checkpoint can be checked" in caplog.text
+    assert "manifest.json: not there, so that nothing says which checkpoint is which" in caplog.text
+    caplog.clear()
+    assert read_saved(folder / "best.pt")["epoch"] == 1
+    assert "manifest.json: not there" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"last.pt": {}}', '{"last.pt": 3}'])
+def remove_manifests(folder: Path) -> None:
+    for name in MANIFESTS:
+        (folder / name).unlink()
+
+
+def test_without_any_manifest_no_other_tensors_are_loaded(folder: Path) -> None:
+    """torch itself loads a weight whose bit was flipped, and says nothing."""
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.1))
+    save(checkpoints, state, train(state, 0.2))
+    remove_manifests(folder)
+    file, weight = folder / "last.pt", state.model.state_dict()["0.weight"]
+    content = bytearray(file.read_bytes())
+    content[content.index(weight.permute(0, 2, 3, 1).numpy().tobytes())] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+    assert not torch.equal(torch.load(file, weights_only=True)["model"]["0.weight"], weight)
+    with pytest.raises(CheckpointError, match=r"last\.pt: damaged.*its checksums do not agree"):
+        load_weights(file, make_state().model)
+    with pytest.raises(CheckpointError, match=r"last\.pt: damaged"):
+        read_saved(file)
+    other = make_state()
+    load_last(folder, other)
+    assert other.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "epoch"),
+    [
+        ("last.pt", "best.pt", 3),
+        ("last.pt", "last_previous.pt", 2),
+        ("last.pt", "best_previous.pt", 3),
+        ("best.pt", "last.pt", 3),
+    ],
+)
+def test_an_exchanged_file_is_not_taken_for_another(
+    folder: Path, caplog: pytest.LogCaptureFixture, one: str, two: str, epoch: int
+) -> None:
+    """Both are whole, and the manifest knows both."""
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    for score in (0.1, 0.3, 0.2, 0.15):
+        save(checkpoints, state, train(state, score))
+    (folder / one).rename(folder / "other")
+    (folder / two).rename(folder / one)
+    (folder / "other").rename(folder / two)
+    other = make_state()
+    load_last(folder, other)
+    assert other.epoch == epoch
+    assert "last.pt: damaged, or another file under this name" in caplog.text
+    for name in {one, two} & {"best.pt", "last.pt"}:
+        with pytest.raises(CheckpointError, match=rf"{name}: damaged, or another file under this name"):
+            read_saved(folder / name)
+        with pytest.raises(CheckpointError, match=rf"{name}: damaged, or another file under this name"):
+            load_weights(folder / name, make_state().model)
+
+
+def test_a_file_that_is_being_replaced_is_known_before_and_after(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a kill leaves it: the manifest says what comes, its copy what is there."""
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.1))
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    save(checkpoints, state, train(state, 0.05))
+    (folder / "manifest_copy.json").write_bytes(before["manifest_copy.json"])
+    for name, epoch in (("last.pt", 1), ("last.pt", 2)):
+        other = make_state()
+        content = before[name] if epoch == 1 else (folder / name).read_bytes()
+        copy = shutil.copytree(folder, folder.parent / f"killed {epoch}")
+        (copy / name).write_bytes(content)
+        load_last(copy, other)
+        assert other.epoch == epoch
+        save(Checkpoints(copy, None, 1), other, train(other, 0.02))
+        assert read_checkpoint(copy / "last_previous.pt", read_manifests(copy))["epoch"] == epoch
+        assert (copy / "manifest.json").read_bytes() == (copy / "manifest_copy.json").read_bytes()
+
+
+def put_into(file: Path, content: Any) -> None:
+    """A checkpoint as somebody else made it, with its digest in the manifests."""
+    file.unlink()  # it may be another one too
+    torch.save(content, file)
+    for manifest in (file.parent / name for name in MANIFESTS):
+        entries = json.loads(manifest.read_text())
+        entries[file.name]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(entries))
+
+
+def change(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Sets a value deep in a checkpoint."""
+
+    def apply(content: Any) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = to(content[keys[-1]]) if callable(to) else to
+
+    return apply
+
+
+def deep() -> list[Any]:
+    nested: list[Any] = [torch.zeros(1).to_sparse()]
+    for _ in range(100):
+        nested = [nested]
+    return nested
+
+
+WEIGHT = ("model", "0.weight")
+MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (change("optimizer", to=5), "optimizer int instead of dict"),
+        (change("optimizer", to=None), "optimizer NoneType instead of dict"),
+        (change("optimizer", "param_groups", to=[]), "cannot be continued"),
+        (change("optimizer", "param_groups", 0, "lr", to="x"), r"optimizer\.param_groups\.0\.lr str instead of float"),
+        (change("optimizer", "state", to=[1]), r"optimizer\.state list instead of dict"),
+        (change(*MOMENTUM, to=lambda tensor: tensor.to_sparse()), "holds a tensor that is sparse"),
+        (change(*MOMENTUM, to=lambda tensor: tensor.to("meta")), "or without values"),
+        (change("scheduler", to=[]), "scheduler list instead of dict"),
+        (change("scheduler", "last_epoch", to="x"), r"scheduler\.last_epoch str instead of int"),
+        (change("totals", to=3), "totals int instead of dict"),
+        (change("totals", "images", to=None), r"totals\.images NoneType instead of int"),
+        (change("totals", "confusion", to=torch.zeros(7)), r"\[7\] of torch.float32 instead of \[2, 2\] of torch.int64"),
+        (change("epoch", to="x"), "epoch str instead of int"),
+        (change("epoch", to=-1), r"epoch, step, best_epoch and totals\.images are \[-1, 0, 2, 0\]"),
+        (change("step", to=1.5), "epoch, step, best_epoch"),
+        (change("best_score", to="high"), "best_score str instead of float"),
+        (change("model", to=5), "holds int, expected a dictionary of named tensors"),
+        (change("model", to=lambda model: {1: 2} | model), "expected a dictionary of named tensors"),
+        (change(*WEIGHT, to=5), r"0\.weight int instead of Tensor"),
+        (change(*WEIGHT, to=lambda tensor: tensor.to_sparse()), "holds a tensor that is sparse"),
+        (change(*WEIGHT, to=lambda tensor: tensor.to("meta")), "or without values"),
+        (change(*WEIGHT, to=lambda tensor: tensor.to(torch.complex64)), r"0\.weight \[4, 3, 3, 3\] of torch.complex64 "),
+        (change(*WEIGHT, to=lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)), "quantized or"),
+        (change("best_score", to=deep()), "holds a tensor that is sparse"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on what is old or new
+def test_a_malformed_state_is_one_line_and_the_one_before_is_taken(
+    folder: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Any], None], why: str
+) -> None:
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    for score in (0.1, 0.2):
+        save(checkpoints, state, train(state, score))
+    content = read_checkpoint(folder / "last.pt")
+    change(content)
+    put_into(folder / "last.pt", content)
+    other = make_state()
+    load_last(folder, other)
+    assert other.epoch == 1
+    (told,) = caplog.messages
+    assert re.match(rf"^{folder}/last\.pt.*{why}.*; going on from last_previous\.pt$", told), told
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"last.pt": {}}',
+        '{"last.pt": 3}',
+        '{"last.pt": {"sha256": "x", "size": 1}}',
+        "[" * 100_000,
+        "\udcff",
+    ],
+)
 def test_a_damaged_manifest_is_told_of_and_done_without(folder: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
     state = make_state()
     save(Checkpoints(folder, None, 1), state, train(state, 0.1))
-    (folder / "manifest.json").write_text(content)
+    (folder / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
     other = make_state()
     load_last(folder, other)
     assert same(weights(other.model), weights(state.model))
     assert "manifest.json: damaged" in caplog.records[0].getMessage()
-    (folder / "manifest_copy.json").write_text(content)
+    (folder / "manifest_copy.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match="no checkpoint can be checked"):
         load_last(folder, make_state())
 
@@ -376,7 +549,7 @@ def test_what_finds_no_room_epoch_after_epoch_does_not_pile_up(folder: Path, mon
             gc.collect()
             held.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
     assert held[1:] == [held[1]] * 4
-    assert checkpoints.failures == 1 + 5 * 2
+    assert checkpoints.failures == 5 * 3  # the best one is tried again with each newer state
     save(checkpoints, state)
     assert checkpoints.unsaved == [f"epoch_000{epoch}.pt" for epoch in range(1, 6)]
     assert [read_checkpoint(folder / name)["epoch"] for name in ("best.pt", "last.pt")] == [1, 5]
@@ -423,8 +596,88 @@ def test_a_file_cut_short_is_noticed(folder: Path) -> None:
     (folder / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
         load_last(folder, make_state())
+    shutil.copy(folder / "last.pt", folder.parent)
     with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded safely"):
-        load_weights(folder / "last.pt", make_state().model)
+        load_weights(folder.parent / "last.pt", make_state().model)
+
+
+def test_a_best_of_an_epoch_that_was_lost_is_taken_back(folder: Path) -> None:
+    """A kill came between best.pt and last.pt; trained again on a GPU, the epoch is not the best one any more."""
+    state, checkpoints = make_state(), Checkpoints(folder, None, 1)
+    save(checkpoints, state, train(state, 0.2))
+    best = weights(state.model)
+    save(checkpoints, state, train(state, 0.1))
+    checkpoints.save_epoch(state, train(state, 0.3))
+    checkpoints.wait()
+    shutil.copy(folder / "last_previous.pt", folder / "other")
+    (folder / "other").replace(folder / "last.pt")  # and the manifests know it under this name
+    for manifest in (folder / name for name in MANIFESTS):
+        entries = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(entries | {"last.pt": entries["last_previous.pt"]}))
+    resumed, again = make_state(), Checkpoints(folder, None, 1)
+    load_last(folder, resumed)
+    again.go_on_from(resumed)
+    assert read_saved(folder / "best.pt")["epoch"] == 3
+    save(again, resumed, train(resumed, 0.15))
+    assert (resumed.epoch, resumed.best_epoch) == (3, 1)
+    assert same(read_saved(folder / "best.pt")["model"], best)
+    assert same(read_checkpoint(folder / "best.safetensors"), best)
+
+
+def test_slow_writes_leave_no_state_behind_and_do_not_pile_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs pass while one file is written, and each asks for two files or three."""
+    done, may_write, keep = Semaphore(0), Semaphore(0), 3
+    written: list[str] = []
+
+    def slowly(path: Path, *arguments: Any) -> None:
+        may_write.acquire()
+        write_durably(path, *arguments)
+        written.append(path.name)
+        done.release()
+
+    monkeypatch.setattr("src.checkpoint.write_durably", slowly)
+    state, checkpoints = make_state(), Checkpoints(folder, 1, keep)
+    for epoch in range(1, 41):
+        checkpoints.save_epoch(state, train(state, 0.1 if epoch != 5 else 0.2))
+        assert len(checkpoints._writer._waiting) <= 1 + keep
+        if epoch % 2 == 0:
+            may_write.release()
+            assert done.acquire(timeout=30)
+        if epoch >= 6:
+            age = epoch - (checkpoints.saved or {"epoch": 0})["epoch"]
+            assert age <= 8  # two states and a file of weights, each of which takes two epochs
+    assert written.count("last.pt") >= 8
+    assert sum(name.startswith("epoch_") for name in written) >= 8  # they are not starved either
+    for _ in range(10):
+        may_write.release()
+    checkpoints.finish()
+    assert {name: entry["epoch"] for name, entry in read_manifests(folder)[0].items()} == {
+        **{"last.pt": 40, "best.pt": 5, "best_previous.pt": 1, "best.safetensors": 5},
+        **{f"epoch_00{epoch}.pt": epoch for epoch in (38, 39, 40)},
+        "last_previous.pt": read_checkpoint(folder / "last_previous.pt")["epoch"],
+    }
+    assert checkpoints.failures == 0
+
+
+def test_no_last_state_is_there_before_the_best_that_it_knows_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that went on from it would never write those weights again."""
+    state, checkpoints = make_state(), Checkpoints(folder, 1, 2)
+    seen = []
+
+    def look(path: Path, *arguments: Any) -> None:
+        write_durably(path, *arguments)
+        entries = json.loads((folder / "manifest.json").read_text())
+        if path.name == "last.pt":
+            seen.append(entries["last.pt"]["best_epoch"] <= entries["best.pt"]["epoch"])
+
+    monkeypatch.setattr("src.checkpoint.write_durably", look)
+    monkeypatch.setattr("src.checkpoint.share_durably", lambda *_: False)
+    for score in (0.1, 0.2, 0.3, 0.25, 0.4, 0.1):
+        checkpoints.save_epoch(state, train(state, score))
+    checkpoints.wait()
+    assert seen
+    assert all(seen)
+    assert [read_saved(folder / name)["epoch"] for name in ("best.pt", "last.pt")] == [5, 6]
 
 
 class Unpicklable:
@@ -555,7 +808,7 @@ def test_a_run_of_another_network_is_not_continued(folder: Path) -> None:
     save(Checkpoints(folder, None, 1), make_state(width=4))
     state = make_state(width=6)
     before = weights(state.model)
-    with pytest.raises(CheckpointError, match=r"0\.weight \[4, 3, 3, 3\] instead of \[6, 3, 3, 3\]"):
+    with pytest.raises(CheckpointError, match=r"0\.weight \[4, 3, 3, 3\] of torch.float32 instead of \[6, 3, 3, 3\] of"):
         load_last(folder, state)
     assert same(weights(state.model), before)
 

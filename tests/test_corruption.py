@@ -1,8 +1,10 @@
 """Bytes that changed on the disk: what is loaded is what was saved, or an older save of it, or an error; never other tensors.
 
-The design of arXiv:2511.18323: bit flips, lost ends and zeroed pages, on checkpoints, their manifest and decoded samples.
+The design of arXiv:2511.18323: bit flips, lost ends and zeroed pages, on checkpoints, their manifest and decoded samples; and
+files that were exchanged, copied over each other or removed.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,12 +24,15 @@ from src.checkpoint import Checkpoints
 from src.datasets import reader
 from src.datasets.camvid import CamVid
 from src.errors import CheckpointError
+from src.evaluation import read_saved
+from src.manifest import read_manifests
 from src.restore import load_last
 from src.state import EpochTotals, TrainState
 
 PAGE = 4096
 FEW, MANY = 300, 2000
 Damage = Callable[[bytearray], None]
+Move = tuple[str, str, str]  # what is done, to a file and another
 
 
 def make_state() -> TrainState:
@@ -57,7 +62,7 @@ def quiet() -> Iterator[None]:
 @st.composite
 def damages(draw: st.DrawFn, names: list[str]) -> list[tuple[str, Damage]]:
     """Some files, and what happens to each."""
-    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=6, unique=True))
+    chosen = draw(st.lists(st.sampled_from(names), min_size=0, max_size=6, unique=True))
     return [(name, draw(damage())) for name in chosen]
 
 
@@ -81,6 +86,18 @@ def damage(draw: st.DrawFn) -> Damage:
     return apply
 
 
+def move(folder: Path, moves: list[Move]) -> None:
+    for what, *names in moves:
+        one, other = (folder / name for name in names)
+        if what == "remove":
+            one.unlink(missing_ok=True)
+        elif one.exists() and other.exists() and one != other:
+            contents = one.read_bytes(), other.read_bytes()
+            other.write_bytes(contents[0])
+            if what == "exchange":
+                one.write_bytes(contents[1])
+
+
 def corrupt(folder: Path, changes: list[tuple[str, Damage]]) -> None:
     for name, change in changes:
         content = bytearray((folder / name).read_bytes())
@@ -90,10 +107,10 @@ def corrupt(folder: Path, changes: list[tuple[str, Damage]]) -> None:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[torch.Tensor]]]:
-    """A folder with two generations of a state, and what each of them holds."""
+    """A folder with three states (the last two, and the best two), and what each of them holds."""
     folder = tmp_path_factory.mktemp("saved")
     state, generations = make_state(), []
-    for score in (0.1, 0.2):
+    for score in (0.1, 0.3, 0.2):
         state.optimizer.zero_grad()
         state.model(torch.randn(2, 3, 8, 8)).square().mean().backward()
         state.optimizer.step()
@@ -105,14 +122,27 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[tor
 
 
 NAMES = ["last.pt", "last_previous.pt", "best.pt", "best_previous.pt", "manifest.json", "manifest_copy.json"]
+EPOCHS = {"last.pt": 3, "best.pt": 2}
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["exchange", "copy", "remove"]), st.sampled_from(NAMES), st.sampled_from(NAMES)), max_size=3
+)
 
 
-def check_checkpoints(saved: tuple[Path, list[list[torch.Tensor]]], home: Path, changes: list[tuple[str, Damage]]) -> str:
+def check_checkpoints(
+    saved: tuple[Path, list[list[torch.Tensor]]], home: Path, moves: list[Move], changes: list[tuple[str, Damage]]
+) -> str:
     folder, generations = saved
     copy = home / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
     corrupt(copy, changes)
+    move(copy, moves)
+    for name, epoch in EPOCHS.items():  # as src.evaluate reads them
+        with contextlib.suppress(CheckpointError):
+            read = read_saved(copy / name)
+            assert epoch == read["epoch"] or not read_manifests(copy), "another checkpoint was scored"
+            weights = zip(read["model"].values(), generations[read["epoch"] - 1], strict=False)
+            assert all(torch.equal(a, b) for a, b in weights), "other tensors were scored"
     state = make_state()
     try:
         load_last(copy, state)
@@ -121,15 +151,15 @@ def check_checkpoints(saved: tuple[Path, list[list[torch.Tensor]]], home: Path, 
     loaded = everything(state)
     found = [all(torch.equal(a, b) for a, b in zip(loaded, kept, strict=True)) for kept in generations]
     assert any(found), "other tensors were loaded"
-    return "older" if found[0] else "newest"
+    return "newest" if found[-1] else "older"
 
 
 @settings(max_examples=FEW, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=damages(NAMES))
+@given(moves=MOVES, changes=damages(NAMES))
 def test_no_other_tensors_are_loaded(
-    saved: tuple[Path, list[list[torch.Tensor]]], tmp_path: Path, changes: list[tuple[str, Damage]]
+    saved: tuple[Path, list[list[torch.Tensor]]], tmp_path: Path, moves: list[Move], changes: list[tuple[str, Damage]]
 ) -> None:
-    check_checkpoints(saved, tmp_path, changes)
+    check_checkpoints(saved, tmp_path, moves, changes)
 
 
 @pytest.mark.slow
@@ -137,9 +167,9 @@ def test_thousands_of_damaged_checkpoints(saved: tuple[Path, list[list[torch.Ten
     ends: dict[str, int] = {}
 
     @settings(max_examples=MANY, deadline=None, database=None)
-    @given(changes=damages(NAMES))
-    def many(changes: list[tuple[str, Damage]]) -> None:
-        end = check_checkpoints(saved, tmp_path, changes)
+    @given(moves=MOVES, changes=damages(NAMES))
+    def many(moves: list[Move], changes: list[tuple[str, Damage]]) -> None:
+        end = check_checkpoints(saved, tmp_path, moves, changes)
         ends[end] = ends.get(end, 0) + 1
 
     many()

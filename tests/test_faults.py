@@ -87,6 +87,7 @@ time.time = lambda: real() - back
 from src.train import main
 main()
 """
+STOPPING = "stopping after this step; press again to stop now\n"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sets the limits of another process")
 
 
@@ -203,7 +204,7 @@ def test_training_goes_on_while_nothing_can_be_written(start: Start, words: list
     assert (process.returncode, stderr) == (0, "")
     said += output
     for name in ("metrics.csv", "figures", "run.json"):
-        assert f"{folder.relative_to(tmp_path)}/{name}: not written (File too large); training goes on" in said
+        assert f"{folder.relative_to(tmp_path)}/{name}: not written (File too large); the run goes on" in said
     assert "checkpoints/last.pt: not saved" in said
     failed = json.loads((folder / "run.json").read_text())["failed_writes"]
     assert failed == said.count(": not written") + said.count(": not saved") >= 6
@@ -410,7 +411,7 @@ def test_a_signal_ends_the_step_saves_and_loses_nothing(
         process.send_signal(number)
     go_on(process)
     output, stderr = process.communicate(timeout=120)
-    assert (process.returncode, stderr) == (128 + number, "")
+    assert (process.returncode, stderr.lstrip()) == (128 + number, STOPPING if number == signal.SIGINT else "")
     assert "interrupted and saved; the same command with training.resume=auto goes on from here" in output
     folder = the_run(tmp_path)
     assert status(folder) == "interrupted"
@@ -419,15 +420,23 @@ def test_a_signal_ends_the_step_saves_and_loses_nothing(
         check_same(resume(start, words, tmp_path), whole)
 
 
-@pytest.mark.parametrize(("at", "ends"), [(1, "interrupted"), (2, "finished")])
+@pytest.mark.parametrize(("number", "at", "ends"), [(signal.SIGINT, 1, "interrupted"), (signal.SIGTERM, 2, "finished")])
 def test_a_signal_after_an_epoch_saves_nothing_twice_and_none_after_the_last(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, ends: str
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    at: int,
+    ends: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
     def be_told(config: Any, experiment: Experiment, recorder: object) -> None:
         if experiment.state.epoch == at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(2):  # as a terminal and torchrun do
+                os.kill(os.getpid(), number)
+            assert capfd.readouterr().err == ("\n" + STOPPING if number == signal.SIGINT else "")  # at once
 
     monkeypatch.setattr(train, "write_pictures", be_told)
     launch, config = prepare("config", [*words, "training.epochs=2", "monitor.tag=train/loss", "monitor.mode=min"])

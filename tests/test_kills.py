@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.kills import outcome, run_trials, summary, train_to_the_end
+from benchmarks.killed_run import VALIDATION
+from benchmarks.kills import WAYS, outcome, run_trials, summary, train_to_the_end
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the points of a kill are Linux's file operations")
 def test_thirty_killed_runs_end_like_an_undisturbed_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
@@ -21,6 +22,8 @@ def test_thirty_killed_runs_end_like_an_undisturbed_one(tmp_path: Path, capsys: 
     assert len(kills) == 30
     assert sum(kill.in_epoch for kill in kills) >= 10
     assert sum(kill.in_save for kill in kills) >= 10
+    assert {kill.way for kill in kills} == set(WAYS)
+    assert sum(kill.kind == VALIDATION for kill in kills) >= 1
 
 
 @pytest.mark.slow

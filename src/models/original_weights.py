@@ -44,7 +44,7 @@ def _upsample_index(part: str, rest: str) -> str:
     """`UpConv` counts: 0 the doubling, 1 the convolution, 2 its BatchNorm."""
     if part == "Conv":  # the original: Conv.0 is the convolution, Conv.1 its BatchNorm
         index, _, tail = rest.partition(".")
-        return f"{int(index) + 1}.{tail}"
+        return f"{int(index) + 1}.{tail}" if index.isdecimal() else rest
     if rest[0].isdigit():  # LeeJunHyun: up.0 doubles, up.1 is the convolution, up.2 its BatchNorm
         return rest
     return f"0.{rest}"  # the original's ConvTranspose is up.weight and up.bias
