@@ -27,7 +27,7 @@ def place_samples(config: Config, compute: Compute, data: SegmentationDataset) -
     elif data.cache == "auto" and compute.device.type == "cuda" and not config.loader.num_workers:
         free, _ = torch.cuda.mem_get_info(compute.device)
         one_size = len(set(data.samples.facts.shapes)) == 1
-        fits = data.samples.are_kept and data.samples.pixels.nbytes < free * DEVICE_SHARE
+        fits = data.samples.are_kept and data.samples.num_bytes < free * DEVICE_SHARE
         if one_size and fits and not unmovable(data.augmentation):
             data.place_on(compute.device)
 
