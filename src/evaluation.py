@@ -20,7 +20,7 @@ from src.device import Compute, Normalize, choose_compute
 from src.diagnosis.leakage import check_leakage
 from src.durable import sha256
 from src.errors import CheckpointError
-from src.loading import build_loader
+from src.loading import build_loader, worker_errors
 from src.metrics import compute_scores, count_confusion
 from src.protocol import describe_pretraining, describe_protocol, protocol_fingerprint
 from src.restore import MANIFESTS, check_fit, read_checkpoint, read_manifest
@@ -138,14 +138,15 @@ def count_each(scored: Scored, config: Config, size: str) -> np.ndarray:
     normalize = Normalize(compute.device, data.mean, data.std)
     loader = build_loader(config, compute, data, EpochSampler(len(data), config.seed, shuffle=False), drop_last=False)
     found: list[torch.Tensor] = []
-    for images, masks in loader:
-        with compute.autocast():
-            logits = scored.model(normalize(images))
-        for image_logits, mask in zip(logits.split(1), masks.split(1), strict=True):
-            if size == "full":
-                mask = torch.from_numpy(data.native_mask(len(found)))[None]
-                image_logits = interpolate(image_logits.float(), mask.shape[1:], mode="bilinear", align_corners=False)
-            found.append(count_confusion(image_logits, mask.to(compute.device), data.ignore_index))
+    with worker_errors(config.loader.num_workers):
+        for images, masks in loader:
+            with compute.autocast():
+                logits = scored.model(normalize(images))
+            for image_logits, mask in zip(logits.split(1), masks.split(1), strict=True):
+                if size == "full":
+                    mask = torch.from_numpy(data.native_mask(len(found)))[None]
+                    image_logits = interpolate(image_logits.float(), mask.shape[1:], mode="bilinear", align_corners=False)
+                found.append(count_confusion(image_logits, mask.to(compute.device), data.ignore_index))
     return torch.stack(found).cpu().numpy()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from src.durable import sha256
 from src.errors import CheckpointError
-from src.models.original_weights import is_original_layout, rename_original_weights
+from src.models.original_weights import gate_channels_of, is_original_layout, rename_original_weights
 from src.resume import STATES
 from src.state import TrainState
 
@@ -135,6 +135,8 @@ def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:
     if other:
         shapes = [f"{key} {list(getattr(weights[key], 'shape', []))} instead of {list(wanted[key].shape)}" for key in other]
         problems.append(f"has other shapes: {_some(shapes)}")
+    if {key.partition(".")[0] for key in wanted if getattr(weights.get(key), "shape", None) != wanted[key].shape} == {"gates"}:
+        problems.append(f"needs model.gate_channels={gate_channels_of(weights)}".replace(", ", ","))
     if problems:
         raise CheckpointError(
             f"{file} does not fit the network: it {'; it '.join(problems)};"

@@ -276,6 +276,7 @@ ORIGINAL = {  # every key that decides the result, from the description of the o
     "loader.drop_last": True,
     "model._target_": "src.models.attunet.AttU_Net",
     "model.channels": [64, 128, 256, 512, 1024],
+    "model.gate_channels": None,
     "model.upsampling": "transpose",
     "model.init": "normal",
     "model.init_gain": 0.02,

@@ -127,7 +127,7 @@ def own_loss(name: str) -> list[str]:
 
 
 def own_model(name: str) -> list[str]:
-    keys = ("channels", "upsampling", "init", "init_gain")
+    keys = ("channels", "gate_channels", "upsampling", "init", "init_gain")
     return ["model=attunet_original", *(f"~model.{key}" for key in keys), f"model._target_=src.models.mine.{name}"]
 
 
