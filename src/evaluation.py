@@ -50,7 +50,8 @@ def evaluate_checkpoint(folder: Path, config: Config, request: Request) -> Evalu
     fingerprints = run.get("data_fingerprint") or {}
     leakage = check_leakage(data, functools.partial(build_split, config), fingerprints)
     order = frame_order(data.names, data.sequences)
-    confusion = count_each(scored, config, request.size)[order]
+    with worker_errors(config.loader.num_workers):
+        confusion = count_each(scored, config, request.size)[order]
     sequences = [data.sequences[index] for index in order]
     class_names = [label.name for label in data.classes]
     before = run.get("protocol") or {}
@@ -138,15 +139,14 @@ def count_each(scored: Scored, config: Config, size: str) -> np.ndarray:
     normalize = Normalize(compute.device, data.mean, data.std)
     loader = build_loader(config, compute, data, EpochSampler(len(data), config.seed, shuffle=False), drop_last=False)
     found: list[torch.Tensor] = []
-    with worker_errors(config.loader.num_workers):
-        for images, masks in loader:
-            with compute.autocast():
-                logits = scored.model(normalize(images))
-            for image_logits, mask in zip(logits.split(1), masks.split(1), strict=True):
-                if size == "full":
-                    mask = torch.from_numpy(data.native_mask(len(found)))[None]
-                    image_logits = interpolate(image_logits.float(), mask.shape[1:], mode="bilinear", align_corners=False)
-                found.append(count_confusion(image_logits, mask.to(compute.device), data.ignore_index))
+    for images, masks in loader:
+        with compute.autocast():
+            logits = scored.model(normalize(images))
+        for image_logits, mask in zip(logits.split(1), masks.split(1), strict=True):
+            if size == "full":
+                mask = torch.from_numpy(data.native_mask(len(found)))[None]
+                image_logits = interpolate(image_logits.float(), mask.shape[1:], mode="bilinear", align_corners=False)
+            found.append(count_confusion(image_logits, mask.to(compute.device), data.ignore_index))
     return torch.stack(found).cpu().numpy()
 
 

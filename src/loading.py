@@ -94,6 +94,7 @@ class FromWorkers(_MultiProcessingDataLoaderIter):
             Interrupted: If nothing comes for GRACE_SECONDS after a signal asked the run to stop. Several ranks stop together, or
                 are ended by torchrun.
         """
+        end: Exception = WorkerError(explain_worker(self._num_workers, f"no batch came for {SILENT_SECONDS} seconds"))
         seconds_since_signal = 0
         for _ in range(SILENT_SECONDS):  # counted, as a clock goes on while the process is suspended
             is_there, data = self._try_get_data(1)  # also raises RuntimeError if a worker has died
@@ -101,15 +102,12 @@ class FromWorkers(_MultiProcessingDataLoaderIter):
                 return data
             seconds_since_signal += bool(number := received_signal())
             if seconds_since_signal == GRACE_SECONDS and not Ranks().several:
-                self._kill_workers()
-                raise Interrupted(number)
-        self._kill_workers()
-        raise WorkerError(explain_worker(self._num_workers, f"no batch came for {SILENT_SECONDS} seconds"))
-
-    def _kill_workers(self) -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else torch would make a failure of it
+                end = Interrupted(number)
+                break
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else torch would make a failure of what follows
         for worker in self._workers:
             worker.kill()
+        raise end
 
 
 def end_with_parent(_: int) -> None:

@@ -60,18 +60,18 @@ sys.exit("the end")
 SILENT = """
 import time
 import src.loading
-from src.datasets.reader import SegmentationDataset
+from src.datasets.batches import Batches
 from src.train import main
 
-batch, src.loading.GRACE_SECONDS = SegmentationDataset.batch, 1
+make, src.loading.GRACE_SECONDS = Batches.__getitem__, 1
 
 def silent(self, keys):
     if keys[0][0] == 1:  # from the second epoch on
         print("silent", flush=True)
         time.sleep(1000)
-    return batch(self, keys)
+    return make(self, keys)
 
-SegmentationDataset.batch = silent
+Batches.__getitem__ = silent
 main()
 """
 

@@ -2,7 +2,6 @@
 
 import os
 import weakref
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ class Samples:
         self.file = file
         self.are_kept = pixels is not None or file is not None
         self.offsets = list(accumulate((height * width * CHANNELS for height, width in facts.shapes), initial=0))
+        self.num_bytes = self.offsets[-1]
         if file:
             self._descriptor = os.open(file, os.O_RDONLY)
             weakref.finalize(self, os.close, self._descriptor)
@@ -66,17 +66,9 @@ class Samples:
         image, mask = np.split(self.flat(index), [height * width * 3])
         return image.reshape(height, width, 3), mask.reshape(height, width)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that gets this opens the file itself."""
         return Samples, (self.facts, self.pixels and bytes(self.pixels), self.file)
-
-    @property
-    def num_bytes(self) -> int:
-        """Of all samples."""
-        return self.offsets[-1]
 
     def flat(self, index: int) -> np.ndarray:
         """A sample's bytes, uint8 [height * width * CHANNELS].

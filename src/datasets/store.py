@@ -147,7 +147,7 @@ def open_samples(folder: Path, count: int) -> Samples:
         raise ValueError(f"it has {size} bytes instead of {samples.num_bytes}")
     checksum = 0
     for index in range(count):
-        checksum = zlib.crc32(samples.flat(index), checksum)
+        checksum = zlib.crc32(samples.flat(index).data, checksum)
     if zlib.crc32(header.facts.encode(), checksum) != header.crc32:
         raise ValueError("its checksum is another")
     return samples

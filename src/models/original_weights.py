@@ -28,7 +28,8 @@ def rename_original_weights(weights: dict[str, Any]) -> dict[str, Any]:
 def gate_channels_of(weights: dict[str, Any]) -> list[int]:
     """`model.gate_channels` that weights of `AttU_Net` were made with."""
     stages = sorted((int(match[1]) for match in map(HIDDEN.fullmatch, weights) if match), reverse=True)
-    return [len(weights[f"gates.{stage}.from_signal.0.weight"]) for stage in stages]
+    shapes = [getattr(weights[f"gates.{stage}.from_signal.0.weight"], "shape", ()) for stage in stages]
+    return [width for shape in shapes for width in shape[:1]]
 
 
 def _rename(key: str) -> str:
