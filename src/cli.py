@@ -126,7 +126,9 @@ def parse_arguments() -> Any:
         raise ConfigError(f"{message}; {hint}")
 
     parser.error = refuse  # type: ignore[method-assign]
+    sys.argv[1:] = [word.removeprefix("++") if word.startswith("++hydra.") else word for word in sys.argv[1:]]  # means the same
     arguments = parser.parse_args()
+    check_folder_keys(arguments)
     if arguments.config_path or arguments.config_name or arguments.experimental_rerun:
         raise ConfigError(
             "--config-path, --config-name and --experimental-rerun are not used here; --config-dir adds a folder to conf/"
@@ -135,6 +137,18 @@ def parse_arguments() -> Any:
         arguments.overrides.append(override := as_override(arguments.config_dir))
         sys.argv.append(override)  # for the jobs of a sweep
     return arguments
+
+
+def check_folder_keys(arguments: Any) -> None:
+    """Raises ConfigError for a key of Hydra's that would not place the folder that it names."""
+    is_sweep = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
+    unused = {
+        "hydra.sweep.subdir": "a sweep names its jobs' folders itself, by number and changed keys; leave it out",
+        "hydra.run.dir" if is_sweep else "hydra.sweep.dir": "-m goes with hydra.sweep.dir, a single run with hydra.run.dir",
+    }
+    for word in arguments.overrides:
+        if (key := word.partition("=")[0].lstrip("+~")) in unused:
+            raise ConfigError(f"{word}: {unused[key]}")
 
 
 def hand_to_hydra(config_name: str) -> None:

@@ -149,6 +149,7 @@ RANGES: dict[str, Range] = {
     "training.panel_images": (1, 1024),
     "study.budget.hours": (0.0, 1e6),
     "model.channels": (1, 65536),
+    "model.gate_channels": (1, 65536),
     "model.init_gain": (0.0, 1e6),
     "dataset.image_size": (1, 16384),
     "dataset.render_size": (1, 16384),

@@ -20,7 +20,7 @@ from src.device import Compute, Normalize, choose_compute
 from src.diagnosis.leakage import check_leakage
 from src.durable import sha256
 from src.errors import CheckpointError
-from src.loading import build_loader
+from src.loading import build_loader, worker_errors
 from src.metrics import compute_scores, count_confusion
 from src.protocol import describe_pretraining, describe_protocol, protocol_fingerprint
 from src.restore import check_fit, read_checkpoint, read_manifests_or_warn
@@ -51,7 +51,8 @@ def evaluate_checkpoint(folder: Path, config: StoredConfig, request: Request) ->
     fingerprints = run.get("data_fingerprint") or {}
     leakage = check_leakage(data, functools.partial(build_split, config), fingerprints)
     order = frame_order(data.names, data.sequences)
-    confusion = count_each(scored, config, request.size)[order]
+    with worker_errors(config.loader.num_workers):
+        confusion = count_each(scored, config, request.size)[order]
     sequences = [data.sequences[index] for index in order]
     class_names = [label.name for label in data.classes]
     before = run.get("protocol") or {}

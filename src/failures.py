@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import signal
 import traceback
 from collections.abc import Iterator
 
@@ -11,10 +10,10 @@ import torch
 from src.build import Experiment
 from src.config import Config
 from src.device import is_out_of_memory
-from src.errors import OutOfMemoryError, RankError, UserError, WorkerError
+from src.errors import OutOfMemoryError, RankError, WorkerError
+from src.loading import worker_errors
 from src.step import train_step
 
-WORKER_DIED = "DataLoader worker"  # how torch begins, or nearly, to tell it
 RANK_DIED = ("closed by peer", "reset by peer", "Timed out waiting", "NCCL")
 
 
@@ -22,33 +21,19 @@ RANK_DIED = ("closed by peer", "reset by peer", "Timed out waiting", "NCCL")
 def told_in_one_line(config: Config, experiment: Experiment) -> Iterator[None]:
     """Turns such a failure into a UserError that says what to do; every other one passes."""
     try:
-        yield
+        with worker_errors(config.loader.num_workers):
+            yield
         return
-    except UserError as error:
-        if not str(error).startswith("Caught "):
-            raise
-        last_line = str(error).strip().splitlines()[-1]  # of a worker's traceback, which torch puts in front
-        raise type(error)(last_line.partition(": ")[2]) from error
+    except WorkerError as error:
+        raise WorkerError(f"{error}. What was saved is whole: go on with training.resume=auto") from error
     except (RuntimeError, MemoryError) as error:
-        if WORKER_DIED in str(error) and not str(error).startswith("Caught "):  # that is what one of them raised
-            raise WorkerError(_explain_worker(config, str(error))) from error
         if experiment.setup.ranks.several and any(words in str(error) for words in RANK_DIED):
             raise RankError("another rank of this run ended; see what it said. What was saved is whole") from error
         if not is_out_of_memory(error):
             raise
         calls = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
-    finally:  # at the process's end workers are ended, which torch would take for a failure
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise OutOfMemoryError(f"{_explain_memory(config, experiment, calls)}. What was saved is whole")
-
-
-def _explain_worker(config: Config, problem: str) -> str:
-    first = problem.splitlines()[0].strip().rstrip(".")
-    return (
-        f"loader.num_workers={config.loader.num_workers}: a worker died ({first}). Where the system killed it, memory is short:"
-        " use fewer workers. What was saved is whole: go on with training.resume=auto"
-    )
 
 
 def _explain_memory(config: Config, experiment: Experiment, calls: set[str]) -> str:

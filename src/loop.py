@@ -17,6 +17,7 @@ from src.metrics import compute_scores, count_confusion
 from src.schedules import step_schedule
 from src.seeding import seed_step
 from src.setup import Setup
+from src.signals import Interrupted
 from src.state import NEVER, TrainState
 from src.step import train_step
 from src.tags import tags_of
@@ -90,9 +91,13 @@ def fit(
     assert monitor.mode is not None
     while not is_done(state):
         clock = Clock(state.totals, setup.compute.device)
-        yield from train_epoch(state, setup, log_every, clock)
+        try:
+            yield from train_epoch(state, setup, log_every, clock)
+            evaluation = evaluate(state.model, setup)
+        except Interrupted:  # while a batch was waited for: the state is that of the last step
+            yield StepRecord(state.epoch + 1, state.step, state.step, state.totals.images, None)
+            raise
         scores = _train_scores(state, setup) | clock.scores()
-        evaluation = evaluate(state.model, setup)
         val_scores = compute_scores(evaluation.confusion, setup.class_names)
         scores |= {"val/loss": evaluation.loss, "val/miou": val_scores.miou}
         scores |= {"val/pixel_accuracy": val_scores.pixel_accuracy, "val/class_accuracy": val_scores.class_accuracy}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.durable import sha256
 from src.errors import CheckpointError
 from src.manifest import MANIFESTS, Manifest, read_manifests
-from src.models.original_weights import is_original_layout, rename_original_weights
+from src.models.original_weights import gate_channels_of, is_original_layout, rename_original_weights
 from src.resume import STATES
 from src.state import TrainState, find_misfits
 
@@ -165,6 +165,8 @@ def check_fit(file: Path, weights: dict[str, Any], model: nn.Module) -> None:
         problems.append(f"has {_some(extra)} too")
     if misfits := list(find_misfits(weights, wanted)):
         problems.append(f"has other shapes: {_some(misfits)}")
+    if {key.partition(".")[0] for key in wanted if getattr(weights.get(key), "shape", None) != wanted[key].shape} == {"gates"}:
+        problems.append(f"needs model.gate_channels={gate_channels_of(weights)}".replace(", ", ","))
     if problems:
         raise CheckpointError(
             f"{file} does not fit the network: it {'; it '.join(problems)};"

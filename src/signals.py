@@ -9,6 +9,7 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # before Slurm kills, as it is set 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
 ECHO = 1.0
 NOTICE = b"\nstopping after this step; press again to stop now\n"
+_entered: list["StopSignals"] = []
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -17,6 +18,11 @@ class Interrupted(Exception):  # noqa: N818  it is no error
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
         self.exit_code = 128 + signal_number
+
+
+def received_signal() -> int:
+    """Number of the signal that asked this process to stop, and that it has noted; or 0."""
+    return max((stop.received for stop in _entered), default=0)
 
 
 class StopSignals:
@@ -38,10 +44,12 @@ class StopSignals:
         self._seen: dict[int, float] = {}  # number of each that came, and when
 
     def __enter__(self) -> "StopSignals":
+        _entered.append(self)
         self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
+        _entered.remove(self)
         self._restore()
 
     def _note(self, number: int, _: FrameType | None) -> None:

@@ -106,7 +106,7 @@ def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: 
             print(f"{len(found)} {'more ' if costs else ''}were finished before and are taken over")
         check_budget(budget_of(launches[0].config["study"]), list(costs.values()))
     if options.plan:
-        print("study.plan=true stops here: times are those of this machine, now, and nothing was made on disk")
+        print("study.plan=true stops here: times are those of this machine, now; no job was begun")
         return None
     folder = claim_sweep(command.folder, command.words, points, launches, options, costs)
     if found:

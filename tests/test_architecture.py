@@ -55,7 +55,7 @@ GROUND = {
 }
 HYDRA = {"cli", "composing", "config", "config_errors", "parts", "stored_config"} | LAYERS[0]
 HYDRAS_JOB = ROOT / "src/studies/isolation.py"  # what Hydra calls for each job of a sweep
-OF_PARTS = {"torch", "numpy", "PIL", "cv2", "albumentations", "jaxtyping", "rich"}
+OF_PARTS = {"torch", "numpy", "PIL", "cv2", "albumentations", "jaxtyping", "pydantic", "rich"}
 
 
 def part(file: Path) -> str:

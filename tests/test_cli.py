@@ -14,6 +14,8 @@ import torch
 import yaml
 from conftest import ROOT
 
+from src.cli import parse_arguments, prepare
+from src.errors import ConfigError
 from src.run_folder import read_run
 
 CONF = ROOT / "conf"
@@ -129,6 +131,34 @@ def test_mistakes_that_only_torch_or_the_data_can_tell(tiny_overrides: list[str]
 def test_cuda_where_there_is_none(tiny_overrides: list[str], tmp_path: Path) -> None:
     (done,) = run_forked([[*tiny_overrides, "device=cuda"]], tmp_path, tmp_path / "texts")
     assert_one_error(done, ["device=cuda", "0 CUDA devices", "device=cpu"], tmp_path)
+
+
+def test_a_forced_key_of_hydras_counts_as_the_plain_one(monkeypatch: pytest.MonkeyPatch, tiny_overrides: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *tiny_overrides, "++hydra.run.dir='by hand'", "++model.init=normal"])
+    launch, config = prepare("config", parse_arguments().overrides)
+    assert launch.folder == Path("by hand")
+    assert config.model["init"] == "normal"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["-m", "seed=0,1", "hydra.sweep.subdir=${hydra.job.num}_x"],
+            "hydra.sweep.subdir=.*: a sweep names its jobs' folders itself",
+        ),
+        (["hydra.sweep.subdir=x"], "hydra.sweep.subdir=x: a sweep names"),
+        (
+            ["-m", "seed=0,1", "++hydra.run.dir=x"],
+            "hydra.run.dir=x: -m goes with hydra.sweep.dir, a single run with hydra.run.dir",
+        ),
+        (["hydra.sweep.dir=x"], "hydra.sweep.dir=x: -m goes with hydra.sweep.dir"),
+    ],
+)
+def test_a_key_that_would_place_no_folder_is_refused(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        parse_arguments()
 
 
 def test_cfg_prints_the_configuration_and_makes_nothing(train_process: Process, tmp_path: Path) -> None:

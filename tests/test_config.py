@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from src.composing import compose_checked
+from src.composing import compose_checked, prepare, result_id
 from src.config import HARMLESS_KEYS, Config, LoaderConfig, MonitorConfig, TrainingConfig, check_config, is_harmless
 from src.errors import ConfigError
 
@@ -276,6 +276,7 @@ ORIGINAL = {  # every key that decides the result, from the description of the o
     "loader.drop_last": True,
     "model._target_": "src.models.attunet.AttU_Net",
     "model.channels": [64, 128, 256, 512, 1024],
+    "model.gate_channels": None,
     "model.upsampling": "transpose",
     "model.init": "normal",
     "model.init_gain": 0.02,
@@ -350,3 +351,9 @@ def changed(value: Any) -> Any:
     if isinstance(value, int | float):
         return value + 1
     return {str: "other", list: [1], type(None): 7}[type(value)]
+
+
+def test_gates_of_half_the_width_have_the_id_that_they_had_before_there_was_a_choice() -> None:
+    chosen = {width: prepare("config", [f"model.gate_channels={width}"])[0] for width in ("null", "[32,64,128,256]")}
+    before = chosen["null"].config | {"model": {k: v for k, v in chosen["null"].config["model"].items() if k != "gate_channels"}}
+    assert result_id(before) == chosen["null"].short_id != chosen["[32,64,128,256]"].short_id

@@ -1,27 +1,33 @@
 """Runs that end because something outside their code gave way: one line says what, and what to do."""
 
+import itertools
+import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
-from processes import Process, the_end, wait_for
+from processes import Process, everyone, the_end, the_run, wait_for
 from torch import Tensor, nn
 
 from src.build import Experiment, build
 from src.cli import prepare
-from src.errors import OutOfMemoryError
+from src.datasets.batches import Batches
+from src.datasets.reader import SegmentationDataset
+from src.errors import OutOfMemoryError, WorkerError
 from src.failures import find_batch_that_fits, told_in_one_line
-from src.loading import Loader
+from src.loading import Loader, worker_errors
 from src.loop import StepRecord, fit
-from src.signals import STOP_SIGNALS
+from src.signals import STOP_SIGNALS, Interrupted, StopSignals
 from src.train import write_pictures
 
 LITTLE_MEMORY = """
@@ -48,6 +54,25 @@ import sys
 from test_failures import Loader, Stuck
 batches = iter(Loader(Stuck(), batch_size=None, num_workers=1, persistent_workers=True))
 sys.exit("the end")
+"""
+
+
+SILENT = """
+import time
+import src.loading
+from src.datasets.batches import Batches
+from src.train import main
+
+make, src.loading.GRACE_SECONDS = Batches.__getitem__, 1
+
+def silent(self, keys):
+    if keys[0][0] == 1:  # from the second epoch on
+        print("silent", flush=True)
+        time.sleep(1000)
+    return make(self, keys)
+
+Batches.__getitem__ = silent
+main()
 """
 
 
@@ -179,6 +204,80 @@ def test_a_stuck_worker_is_deaf_to_signals_and_ends_with_its_loader(monkeypatch:
     assert worker.exitcode == -signal.SIGKILL
 
 
+def test_a_silent_worker_ends_the_run_and_does_not_survive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.loading.SILENT_SECONDS", 2)
+    batches = iter(Loader(Stuck(), batch_size=None, num_workers=1))
+    (worker,) = batches._workers
+    os.kill(worker.pid, signal.SIGSTOP)
+    message = r"^loader\.num_workers=1: no batch came for 2 seconds\. .* a larger --shm-size$"
+    with pytest.raises(WorkerError, match=message), worker_errors(1):
+        next(batches)
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_signal_is_heard_while_a_batch_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.loading.GRACE_SECONDS", 1)
+    batches = iter(Loader(Stuck(), batch_size=None, num_workers=1))
+    (worker,) = batches._workers
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught, worker_errors(1):
+            next(batches)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+class TooLarge(SegmentationDataset):
+    """Batches that find no room in shared memory, as where /dev/shm is small."""
+
+    def __init__(self) -> None:
+        pass
+
+    def batch(self, keys: Any) -> tuple[Tensor, Tensor]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # of this worker, for files in memory too
+        return torch.zeros(2000, dtype=torch.uint8), torch.zeros(2000, dtype=torch.uint8)
+
+
+@pytest.mark.timeout(60)
+def test_a_batch_without_room_in_shared_memory_is_one_line() -> None:
+    loader = Loader(Batches(TooLarge()), batch_size=None, sampler=[[0], [1]], num_workers=1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(WorkerError) as caught, worker_errors(1):
+        list(loader)
+    assert re.fullmatch(r"loader\.num_workers=1: a worker died \(RuntimeError: .*\)\..* --shm-size", str(caught.value))
+
+
+@pytest.mark.parametrize("where", ["train_loader", "val_loader"])
+def test_a_signal_while_waiting_leaves_the_state_of_the_last_step(full: Any, where: str) -> None:
+    """What the caller saves at the last record continues as if nothing had been."""
+    config, experiment, _ = full(9)
+    state, setup = experiment.state, experiment.setup
+
+    loader = getattr(setup, where)
+    whole = loader._get_iterator
+
+    def cut() -> Iterator[Any]:
+        yield from itertools.islice(whole(), 1)
+        raise Interrupted(signal.SIGTERM)
+
+    loader._get_iterator = cut
+    records: list[Any] = []
+
+    def train() -> None:
+        for record in fit(state, setup, lambda _: False, 1, config.monitor):
+            records.append((record, {name: tensor.clone() for name, tensor in state.model.state_dict().items()}))
+
+    with pytest.raises(Interrupted):
+        train()
+    steps = 1 if where == "train_loader" else 3
+    assert [type(record) for record, _ in records] == [StepRecord] * (steps + 1)
+    (before, weights), (last, weights_at_last) = records[-2:]
+    assert (last.epoch, last.step, last.images) == (1, steps, 4 * steps) == (before.epoch, before.step, before.images)
+    assert all(torch.equal(weights[name], weights_at_last[name]) for name in weights)
+    assert (state.epoch, state.step) == (0, steps)
+
+
 # --- real processes ---------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +297,18 @@ def test_a_worker_that_is_killed(start: Any, tiny_overrides: list[str], tmp_path
     assert "training.resume=auto" in line
     again = start("-m", "src.train", *tiny_overrides, "training.epochs=500", "loader.num_workers=2", "training.resume=auto")
     wait_for(again, "resumed after epoch")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_run_that_waits_for_a_batch_saves_and_ends_at_a_signal(start: Any, tiny_overrides: list[str], tmp_path: Path) -> None:
+    process = start("-c", SILENT, *tiny_overrides, "loader.num_workers=2", start_new_session=True)
+    wait_for(process, "silent")
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
+    assert json.loads((the_run(tmp_path) / "run.json").read_text())["status"] == "interrupted"
+    assert torch.load(the_run(tmp_path) / "checkpoints" / "last.pt", weights_only=True)["epoch"] == 1
+    assert everyone(process.pid) == []
 
 
 @pytest.mark.slow

@@ -136,8 +136,9 @@ def own_loss(name: str) -> list[str]:
 
 
 def own_model(name: str) -> list[str]:
-    keys = ("channels", "upsampling", "init", "init_gain")
-    return ["model=attunet_original", *(f"~model.{key}" for key in keys), f"model._target_=src.models.mine.{name}"]
+    keys = ("channels", "gate_channels", "upsampling", "init", "init_gain")
+    given = ["model=attunet_original", "model.gate_channels=[1]"]  # Hydra deletes no key whose value is null
+    return [*given, *(f"~model.{key}" for key in keys), f"model._target_=src.models.mine.{name}"]
 
 
 MEMBERS: dict[str, tuple[list[str], str]] = {

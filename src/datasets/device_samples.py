@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.datasets.augmentation import Augmentation
-from src.datasets.store import Samples
+from src.datasets.samples import Samples
 from src.errors import ConfigError
 
 MOVES = ("HorizontalFlip", "VerticalFlip", "RandomCrop", "CenterCrop")  # transforms that only move whole pixels
@@ -46,7 +46,7 @@ class DeviceSamples:
         check_movable(samples, augmentation)
         self.device = device
         self.height, self.width = samples.facts.shapes[0]
-        flat = torch.from_numpy(np.array(samples.pixels)).to(device).view(len(samples), -1)
+        flat = torch.from_numpy(np.stack([samples.flat(index) for index in range(len(samples))])).to(device)
         area = self.height * self.width
         self.images = flat[:, : 3 * area].reshape(len(samples), self.height, self.width, 3)
         self.masks = flat[:, 3 * area :].reshape(len(samples), self.height, self.width)

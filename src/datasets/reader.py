@@ -16,7 +16,8 @@ from src.datasets.device_samples import DeviceSamples, Key
 from src.datasets.files import Pair, Report, read_mask, read_pair, refuse
 from src.datasets.frame_names import frame_of
 from src.datasets.labels import LabelSet
-from src.datasets.store import Decoded, Samples, read_facts, read_into_memory, read_through_disk, store_key
+from src.datasets.samples import Samples
+from src.datasets.store import Decoded, read_facts, read_into_memory, read_through_disk, store_key
 from src.errors import ConfigError, DataError
 
 Cache = Literal["auto", "disk", "memory", "device", "none"]

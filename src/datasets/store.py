@@ -11,25 +11,24 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
-from src.datasets.augmentation import Sample
 from src.datasets.files import Pair
 from src.datasets.publishing import publishing
+from src.datasets.samples import Facts, Samples
 from src.datasets.threads import in_threads
 from src.errors import UserError
 
 LOGGER = logging.getLogger("src")
-FORMAT = 1  # in the name of each file; goes up when its layout or anything that decides its pixels changes
-CHANNELS = 4  # red, green, blue, class id: an image's bytes are followed by its mask's
+FORMAT = 2  # in the name of each file; goes up when its layout or anything that decides its pixels changes
 PIXELS, HEADER = "pixels.bin", "header.json"
 _WRITES = contextvars.ContextVar("_WRITES", default=True)
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what opening a file of another content ends in
 
 
 @dataclass
@@ -53,79 +52,30 @@ class Decoded:
     notes: dict[str, tuple[int, str]]
 
 
-@dataclass
-class Facts:
-    """What is known of a split once it was decoded whole.
+class Header(BaseModel):
+    """What a file of pixels says of itself.
 
     Attributes:
-        shapes: [height, width] of each sample.
-        class_pixels: How many pixels of the split have each id, as stored; 256 numbers.
-        class_image_pixels: How many pixels the images that contain an id have; 256 numbers.
-        image_digests: Of each image's pixels as stored.
-        fingerprint: Short hash of the names and pixels of all files, before any resizing.
-        notes: What a person should know, in how many files and pixels, and the first example.
+        entry: Name of its folder: split, size, and a hash of all that decides the pixels.
+        crc32: Of the pixels, then of `facts`.
+        facts: A `Facts` in JSON.
     """
 
-    shapes: list[tuple[int, int]] = field(default_factory=list)
-    class_pixels: list[int] = field(default_factory=list)
-    class_image_pixels: list[int] = field(default_factory=list)
-    image_digests: list[str] = field(default_factory=list)
-    fingerprint: str = ""
-    notes: dict[str, list[Any]] = field(default_factory=dict)
-
-
-class Samples:
-    """Samples in one flat array of bytes; what is read from it must not be written to.
-
-    Args:
-        pixels: uint8, one sample after another; None: only the facts are kept.
-        facts: Their shapes and more.
-        file: Where `pixels` is mapped from; None: it is in memory.
-    """
-
-    def __init__(self, pixels: np.ndarray | None, facts: Facts, file: Path | None = None) -> None:
-        self.pixels = np.empty(0, np.uint8) if pixels is None else pixels.view()
-        self.pixels.flags.writeable = False
-        self.are_kept = pixels is not None
-        self.facts = facts
-        self.file = file
-        sizes = [height * width * CHANNELS for height, width in facts.shapes]
-        self.offsets = np.cumsum([0, *sizes])
-
-    def __len__(self) -> int:
-        return len(self.facts.shapes)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Image uint8 [height, width, 3] and mask uint8 [height, width]."""
-        height, width = self.facts.shapes[index]
-        start = self.offsets[index]
-        middle = start + height * width * 3
-        image = self.pixels[start:middle].reshape(height, width, 3)
-        return image, self.pixels[middle : middle + height * width].reshape(height, width)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the pixels of a file: a process that gets this opens the file itself."""
-        return vars(self) | ({"pixels": None} if self.file else {})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if self.file:
-            self.pixels = np.memmap(self.file, np.uint8, mode="r")
+    entry: str
+    crc32: int
+    facts: str
 
 
 def read_into_memory(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> Samples:
     """All samples in this process's memory, for its loader workers too."""
     pixels = bytearray()
     facts = _decode_all(decode, pairs, title, pixels.extend)
-    return Samples(np.frombuffer(pixels, np.uint8), facts)
+    return Samples(facts, memoryview(pixels).toreadonly())
 
 
 def read_facts(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> Samples:
     """What is known of the samples, which are not kept."""
-    return Samples(None, _decode_all(decode, pairs, title, lambda _: None))
+    return Samples(_decode_all(decode, pairs, title, lambda _: None))
 
 
 def read_through_disk(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str, folder: Path) -> Samples:
@@ -135,24 +85,24 @@ def read_through_disk(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], 
     all, so that of two processes that make it at once both have a whole one.
     """
     if not _WRITES.get():
-        with contextlib.suppress(*DAMAGED):  # or not there yet
-            return open_samples(folder)
+        with contextlib.suppress(OSError, ValueError):  # or not there yet
+            return open_samples(folder, len(pairs))
         return read_facts(decode, pairs, title)
     try:
         if folder.is_dir():
             try:
-                return open_samples(folder)
-            except DAMAGED as error:
+                return open_samples(folder, len(pairs))
+            except (OSError, ValueError) as error:
                 LOGGER.warning("%s: damaged (%s); made again", folder, error)
                 _remove(folder)
         with publishing(folder) as partial:
             with (partial / PIXELS).open("wb") as file:
-                header = _write(file, decode, pairs, title)
-            (partial / HEADER).write_text(json.dumps(header))
-        return open_samples(folder)
+                header = _write(file, folder.name, decode, pairs, title)
+            (partial / HEADER).write_text(header.model_dump_json())
+        return open_samples(folder, len(pairs))
     except UserError:  # an image is wrong, not the disk
         raise
-    except DAMAGED as error:
+    except (OSError, ValueError) as error:
         LOGGER.warning("%s: cannot be made (%s); each image is decoded each time instead", folder, error)
         return read_facts(decode, pairs, title)
 
@@ -167,7 +117,7 @@ def leaving_no_trace() -> Iterator[None]:
         _WRITES.reset(token)
 
 
-def _write(file: BinaryIO, decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> dict[str, Any]:
+def _write(file: BinaryIO, entry: str, decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str) -> Header:
     """Writes the pixels and gives the header."""
     checksum = 0
 
@@ -176,28 +126,39 @@ def _write(file: BinaryIO, decode: Callable[[Pair], Decoded], pairs: Sequence[Pa
         checksum = zlib.crc32(block, checksum)
         file.write(block)
 
-    facts = json.dumps(asdict(_decode_all(decode, pairs, title, append)))
+    facts = _decode_all(decode, pairs, title, append).model_dump_json()
     file.flush()
     os.fsync(file.fileno())
-    return {"crc32": zlib.crc32(facts.encode(), checksum), "facts": facts}
+    return Header(entry=entry, crc32=zlib.crc32(facts.encode(), checksum), facts=facts)
 
 
-def open_samples(folder: Path) -> Samples:
-    """What was written, mapped and checked; raises ValueError, KeyError, TypeError or OSError if it is not whole."""
-    header = json.loads((folder / HEADER).read_text())
-    pixels = np.memmap(folder / PIXELS, np.uint8, mode="r")
-    if zlib.crc32(header["facts"].encode(), zlib.crc32(pixels.data)) != header["crc32"]:
+def open_samples(folder: Path, count: int) -> Samples:
+    """What was written, checked; raises ValueError or OSError if it is not whole, or not the entry of this name and count."""
+    try:
+        header = Header.model_validate_json((folder / HEADER).read_bytes())
+        facts = Facts.model_validate_json(header.facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(" ".join([HEADER, *map(str, first["loc"]), first["msg"]])) from error
+    if (header.entry, len(facts.shapes)) != (folder.name, count):
+        raise ValueError(f"it holds {len(facts.shapes)} samples of {header.entry}")
+    samples = Samples(facts, file=folder / PIXELS)
+    if (size := (folder / PIXELS).stat().st_size) != samples.num_bytes:
+        raise ValueError(f"it has {size} bytes instead of {samples.num_bytes}")
+    checksum = 0
+    for index in range(count):
+        checksum = zlib.crc32(samples.flat(index).data, checksum)
+    if zlib.crc32(header.facts.encode(), checksum) != header.crc32:
         raise ValueError("its checksum is another")
-    facts = json.loads(header["facts"])
-    shapes = [(height, width) for height, width in facts["shapes"]]  # JSON has no tuples
-    return Samples(pixels, Facts(**facts | {"shapes": shapes}), folder / PIXELS)
+    return samples
 
 
 def _remove(folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.damaged_{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):  # another process was quicker
         folder.rename(aside)  # in one step; who reads it goes on reading what was there
-    shutil.rmtree(aside, ignore_errors=True)
+    for left_over in folder.parent.glob(".*.damaged_*"):  # of killed processes too
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def _decode_all(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title: str, append: Callable[[bytes], object]) -> Facts:
@@ -213,8 +174,8 @@ def _decode_all(decode: Callable[[Pair], Decoded], pairs: Sequence[Pair], title:
         facts.image_digests.append(decoded.image_digest)
         digests.append(decoded.digest)
         for note, (pixels, example) in decoded.notes.items():
-            noted = facts.notes.setdefault(note, [0, 0, example])
-            noted[0], noted[1] = noted[0] + 1, noted[1] + pixels
+            files, total, first = facts.notes.get(note, (0, 0, example.encode(errors="replace").decode()))
+            facts.notes[note] = (files + 1, total + pixels, first)
     facts.class_pixels, facts.class_image_pixels = totals.tolist()
     facts.fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     return facts

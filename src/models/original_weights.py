@@ -6,6 +6,7 @@ from typing import Any
 # Level n of the original (1 finest, 5 deepest) is encoder level n-1; its UpN, AttN and Up_convN are decoder stage 5-n.
 ENCODER = re.compile(r"Conv(\d)\.conv\.(.+)")
 DECODER = re.compile(r"(Up|Att|Up_conv)(\d)\.(\w+)\.(.+)")
+HIDDEN = re.compile(r"gates\.(\d+)\.from_signal\.0\.weight")
 GATE_PARTS = {"W_g": "from_signal", "W_x": "from_skip", "psi": "score"}
 
 
@@ -22,6 +23,13 @@ def rename_original_weights(weights: dict[str, Any]) -> dict[str, Any]:
     """
     bare = {key.removeprefix("module."): value for key, value in weights.items()}
     return {_rename(key): value for key, value in bare.items()}
+
+
+def gate_channels_of(weights: dict[str, Any]) -> list[int]:
+    """`model.gate_channels` that weights of `AttU_Net` were made with."""
+    stages = sorted((int(match[1]) for match in map(HIDDEN.fullmatch, weights) if match), reverse=True)
+    shapes = [getattr(weights[f"gates.{stage}.from_signal.0.weight"], "shape", ()) for stage in stages]
+    return [width for shape in shapes for width in shape[:1]]
 
 
 def _rename(key: str) -> str:

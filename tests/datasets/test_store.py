@@ -1,11 +1,14 @@
 """Decoded samples: the same from wherever they are kept, and never wrong ones."""
 
+import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,9 +28,10 @@ from src.datasets.batches import Batches
 from src.datasets.camvid import CamVid
 from src.datasets.reader import Cache
 from src.datasets.sampler import EpochSampler
+from src.datasets.samples import Samples
 from src.datasets.store import store_key
 from src.datasets.threads import in_threads
-from src.errors import ConfigError
+from src.errors import ConfigError, DataError
 
 CACHES: list[Cache] = ["disk", "memory", "device", "none", "auto"]
 MOVES = [A.RandomCrop(16, 20), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
@@ -39,7 +43,7 @@ from src.datasets.camvid import CamVid
 print("ready", flush=True)
 sys.stdin.readline()
 data = CamVid(sys.argv[1], "train", cache="disk")
-print(data.samples.file, int(data.samples.pixels.astype("int64").sum()), flush=True)
+print(data.samples.file, sum(int(array.astype("int64").sum()) for sample in data.samples for array in sample), flush=True)
 """
 SMALL_DISK = """
 import resource, sys
@@ -98,6 +102,10 @@ def read(root: Path, cache: Cache, size: list[int] | None = None, transforms: li
     return data
 
 
+def pixels_of(samples: Samples) -> np.ndarray:
+    return np.concatenate([array.ravel() for sample in samples for array in sample])
+
+
 @pytest.mark.parametrize("cache", CACHES)
 def test_masks_of_one_resize_are_not_taken_for_those_of_the_other(root: Path, home: Path, cache: Cache) -> None:
     found = {}
@@ -146,7 +154,7 @@ def test_the_second_reader_decodes_nothing(root: Path, home: Path, request: pyte
     first = CamVid(str(root), "train", cache="disk")
     request.getfixturevalue("no_decoding")
     second = CamVid(str(root), "train", cache="disk")
-    np.testing.assert_array_equal(second.samples.pixels, first.samples.pixels)
+    np.testing.assert_array_equal(pixels_of(second.samples), pixels_of(first.samples))
     assert second.samples.facts == first.samples.facts
     assert (second.fingerprint, second.notes) == (first.fingerprint, first.notes)
     np.testing.assert_array_equal(second.class_pixels, first.class_pixels)
@@ -190,26 +198,78 @@ def break_header(folder: Path) -> None:
 
 def other_facts(folder: Path) -> None:
     text = (folder / "header.json").read_text()
-    assert "[24, 32]" in text
-    (folder / "header.json").write_text(text.replace("[24, 32]", "[32, 24]"))
+    assert "[24,32]" in text
+    (folder / "header.json").write_text(text.replace("[24,32]", "[32,24]"))
 
 
 def strange_header(folder: Path) -> None:
     (folder / "header.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, empty, lose_header, break_header, other_facts, strange_header])
+def nested_header(folder: Path) -> None:
+    (folder / "header.json").write_text("[" * 100_000)
+
+
+def strange_facts(folder: Path) -> None:
+    """Whose checksum is right."""
+    header = json.loads((folder / "header.json").read_text())
+    facts = json.dumps(json.loads(header["facts"]) | {"shapes": [["24", [32]]] * NUM_IMAGES})
+    crc32 = zlib.crc32(facts.encode(), zlib.crc32((folder / "pixels.bin").read_bytes()))
+    (folder / "header.json").write_text(json.dumps(header | {"facts": facts, "crc32": crc32}))
+
+
+DAMAGES = [
+    *(flip_a_bit, cut_off, empty, lose_header, break_header, other_facts, strange_header, nested_header, strange_facts),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_made_again(
     root: Path, home: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
-    whole = np.array(CamVid(str(root), "train", cache="disk").samples.pixels)
+    whole = pixels_of(CamVid(str(root), "train", cache="disk").samples)
     (folder,) = home.iterdir()
     damage(folder)
     with caplog.at_level(logging.WARNING):
         again = CamVid(str(root), "train", cache="disk")
-    np.testing.assert_array_equal(again.samples.pixels, whole)
+    np.testing.assert_array_equal(pixels_of(again.samples), whole)
     assert [str(folder) in record.getMessage() and "damaged" in record.getMessage() for record in caplog.records] == [True]
     assert list(home.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("other", ["scenes", "size"])
+def test_an_entry_in_the_place_of_another_is_made_again(root: Path, home: Path, tmp_path: Path, other: str) -> None:
+    """Other scenes of the same number and size, or the same ones at another size: whole, with a checksum that is right."""
+    wanted = CamVid(str(root), "train", image_size=[8, 8], cache="none")
+    expected = np.concatenate([array.ravel() for index in range(NUM_IMAGES) for array in wanted[index]])
+    CamVid(str(root), "train", image_size=[8, 8], cache="disk")
+    (place,) = home.iterdir()
+    shutil.rmtree(place)
+    if other == "scenes":
+        write_split(tmp_path / "others", "train", NUM_IMAGES, (24, 32), seed=5)
+        CamVid(str(tmp_path / "others"), "train", image_size=[8, 8], cache="disk")
+    else:
+        CamVid(str(root), "train", image_size=[4, 4], cache="disk")
+    (stranger,) = home.iterdir()
+    stranger.rename(place)
+    data = CamVid(str(root), "train", image_size=[8, 8], cache="disk")
+    np.testing.assert_array_equal(pixels_of(data.samples), expected)
+    assert data.fingerprint == wanted.fingerprint
+
+
+def test_a_file_cut_short_while_in_use_is_one_line(root: Path, home: Path) -> None:
+    data = CamVid(str(root), "train", cache="disk")
+    first = data[0][0].copy()
+    (file,) = home.glob("*/pixels.bin")
+    with file.open("r+b") as opened:
+        opened.truncate(data.samples.num_bytes // 2)
+    np.testing.assert_array_equal(data[0][0], first)
+    for use in (lambda: data[NUM_IMAGES - 1], lambda: data.place_on(torch.device("cpu"))):
+        with pytest.raises(DataError, match=r"pixels\.bin: cannot be read \(it was cut short\); start again") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+    again = CamVid(str(root), "train", cache="disk")
+    np.testing.assert_array_equal(again[0][0], first)
 
 
 @pytest.mark.slow
@@ -222,7 +282,7 @@ def test_a_full_disk_is_no_reason_not_to_train(root: Path, tmp_path: Path) -> No
     assert file == "None"
     assert "cannot be made" in done.stderr
     assert "decoded each time" in done.stderr
-    assert int(total) == int(CamVid(str(root), "train", cache="memory").samples.pixels.astype(np.int64).sum())
+    assert int(total) == int(pixels_of(CamVid(str(root), "train", cache="memory").samples).astype(np.int64).sum())
     assert not list((work / "data" / "cache").iterdir())
 
 
@@ -259,8 +319,8 @@ def test_two_that_build_it_at_once(root: Path, tmp_path: Path) -> None:
 def test_other_processes_get_the_file_not_its_bytes(root: Path, home: Path) -> None:
     data = CamVid(str(root), "train", cache="disk")
     sent = pickle.dumps(data.samples)
-    assert len(sent) < data.samples.pixels.nbytes
-    np.testing.assert_array_equal(pickle.loads(sent).pixels, data.samples.pixels)
+    assert len(sent) < data.samples.num_bytes
+    np.testing.assert_array_equal(pixels_of(pickle.loads(sent)), pixels_of(data.samples))
 
 
 def test_what_is_kept_cannot_be_written_to(root: Path, home: Path) -> None:
@@ -308,9 +368,8 @@ def test_a_crop_of_another_size_than_asked_for(root: Path, home: Path, cache: Ca
 
 
 def test_samples_that_are_not_kept_are_not_in_memory(root: Path, home: Path) -> None:
-    data = CamVid(str(root), "train", cache="none")
-    assert data.samples.pixels.nbytes == 0
-    assert data.samples.pixels.base is None or data.samples.pixels.base.nbytes == 0
+    samples = CamVid(str(root), "train", cache="none").samples
+    assert (samples.are_kept, samples.pixels, samples.file) == (False, None, None)
 
 
 def test_decoding_does_not_run_ahead_of_who_keeps_it() -> None:

@@ -138,6 +138,18 @@ def test_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert left[0].startswith(".")
     folder = write_streets(tmp_path, **SMALL)
     assert len(list(folder.rglob("*.png"))) == 2 * (3 + 2 + 1)
+    assert list(tmp_path.iterdir()) == [folder], "what the killed writer left is still there"
+    assert len(list(folder.iterdir())) == 6
+
+
+def test_a_living_writer_keeps_its_folder_and_so_does_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / ".notes.partial_1").mkdir()
+    with publishing(tmp_path / "slow") as partial:
+        (partial / "file").write_text("whole")
+        with publishing(tmp_path / "quick"):
+            pass
+    assert (tmp_path / "slow" / "file").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".notes.partial_1", "quick", "slow"]
 
 
 def test_a_failing_writer_removes_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,11 +57,11 @@ class OriginalGate(nn.Module):
 class OriginalAttUNet(nn.Module):
     """The original script's network, plainly; `variant` is how it doubles, or LeeJunHyun's form.
 
-    The original gives its third gate (Att3) 64 hidden channels for any widths, here half of its skip connection's: the same
-    at the original's own widths.
+    The original gives its third gate (Att3) 64 hidden channels for any widths; by default here half of its skip connection's,
+    the same at the original's own widths.
     """
 
-    def __init__(self, variant: str, widths: Sequence[int], num_classes: int) -> None:
+    def __init__(self, variant: str, widths: Sequence[int], num_classes: int, att3: int | None = None) -> None:
         super().__init__()
         c = widths
 
@@ -75,7 +75,7 @@ class OriginalAttUNet(nn.Module):
         self.Conv4, self.Conv5 = ConvBlock(c[2], c[3]), ConvBlock(c[3], c[4])
         self.Up5, self.Att5, self.Up_conv5 = up(c[4], c[3]), OriginalGate(c[3], c[3], c[2]), ConvBlock(c[4], c[3])
         self.Up4, self.Att4, self.Up_conv4 = up(c[3], c[2]), OriginalGate(c[2], c[2], c[1]), ConvBlock(c[3], c[2])
-        self.Up3, self.Att3, self.Up_conv3 = up(c[2], c[1]), OriginalGate(c[1], c[1], c[1] // 2), ConvBlock(c[2], c[1])
+        self.Up3, self.Att3, self.Up_conv3 = up(c[2], c[1]), OriginalGate(c[1], c[1], att3 or c[1] // 2), ConvBlock(c[2], c[1])
         self.Up2, self.Att2, self.Up_conv2 = up(c[1], c[0]), OriginalGate(c[0], c[0], c[0] // 2), ConvBlock(c[1], c[0])
         self.Conv_1x1 = nn.Conv2d(c[0], num_classes, 1)
 

@@ -22,10 +22,10 @@ NUM_CLASSES = 6
 VARIANTS = ["transpose", "nearest", "leejunhyun"]
 
 
-def build_original(variant: str) -> OriginalAttUNet:
+def build_original(variant: str, att3: int | None = None) -> OriginalAttUNet:
     """With random weights and running statistics, as if trained."""
     torch.manual_seed(11)
-    network = OriginalAttUNet(variant, WIDTHS, NUM_CLASSES)
+    network = OriginalAttUNet(variant, WIDTHS, NUM_CLASSES, att3)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -106,6 +106,41 @@ def test_load_weights_takes_such_a_file(tmp_path: Path, variant: str, prefix: st
     load_weights(file, ours)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(image), original.eval()(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2])
+def test_weights_of_the_original_at_other_widths(tmp_path: Path, variant: str) -> None:
+    """Its third gate has 64 hidden channels whatever the widths: the refusal names the key, and with it the logits are its."""
+    original, image = build_original(variant, att3=64), random_image()
+    file = tmp_path / "original.pth"
+    torch.save(original.state_dict(), file)
+    with pytest.raises(CheckpointError, match=r"; it needs model\.gate_channels=\[2,64,8,16\]; "):
+        load_weights(file, build_ours(variant))
+    upsampling: Upsampling = "transpose" if variant == "transpose" else "nearest"
+    ours = AttU_Net(NUM_CLASSES, WIDTHS, upsampling, gate_channels=[2, 64, 8, 16])
+    load_weights(file, ours)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(image), original.eval()(image), rtol=1e-5, atol=1e-5)
+
+
+def test_other_misfits_do_not_blame_the_gates(tmp_path: Path) -> None:
+    file = tmp_path / "narrow.pt"
+    torch.save(AttU_Net(NUM_CLASSES, [2, 4, 8, 16, 32]).state_dict(), file)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(file, build_ours("transpose"))
+    assert "gate_channels" not in str(caught.value)
+
+
+@pytest.mark.parametrize("hidden", [[2, 4, 8], [2, 4, 8, 16, 32], []])
+def test_gates_that_are_too_few_or_too_many_are_refused(hidden: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^gate_channels=\[.*\]; allowed are null, or 4 numbers"):
+        AttU_Net(NUM_CLASSES, WIDTHS, gate_channels=hidden)
+
+
+def test_null_is_half_the_width_of_each_skip() -> None:
+    half = [width // 2 for width in WIDTHS[:-1]]
+    shapes = [{k: v.shape for k, v in AttU_Net(2, WIDTHS, gate_channels=g).state_dict().items()} for g in (None, half)]
+    assert shapes[0] == shapes[1]
 
 
 def test_load_weights_takes_our_own_file_bare_and_as_a_run_saves_it(tmp_path: Path) -> None:

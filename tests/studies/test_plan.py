@@ -1,6 +1,7 @@
 """What a sweep is said to cost, against counts of another kind and against what is really saved."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from src.studies import measuring, plan
 from src.studies.measuring import images_seen
 from src.studies.plan import Cost, check_budget, make_plan, tell_plan, threads_of_each
 from src.studies.sweep import budget_of
-from src.sweeping import check_points
+from src.sweep_command import read_command
+from src.sweeping import check_points, plan_and_claim
+from src.train import check_point
 
 
 def composed(tiny_overrides: list[str], *words: str) -> Config:
@@ -132,6 +135,21 @@ def test_the_shortest_time_is_a_time(tiny_overrides: list[str], monkeypatch: pyt
     monkeypatch.setattr(measuring, "seconds_an_image", lambda _: 1e-6)
     (cost,) = make_plan([config], 0.0)
     assert cost.seconds == pytest.approx(1e-6 * images_seen(config))
+
+
+def test_a_plan_claims_no_more_than_is_so(
+    tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It renders the embedded data set, if that is not there, as it measures on it."""
+    data = tmp_path / "streets"
+    sizes = ["dataset.num_train=4", "dataset.num_val=2", "dataset.num_test=1", "dataset.render_size=[32,32]"]
+    words = [*tiny_overrides[1:], "dataset=streets", f"dataset.root='{data}'", *sizes, "seed=0,1", "study.plan=true"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
+    monkeypatch.chdir(tmp_path)
+    assert plan_and_claim(read_command(words), check_point, Redactor([])) is None
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "study.plan=true stops here: times are those of this machine, now; no job was begun"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "tiny data"] == ["streets"]
 
 
 def test_a_plan_over_its_budget_is_refused() -> None:
