@@ -1,5 +1,6 @@
 """The command line of a sweep: its parts, the words of one that goes on, and what Hydra is told of it."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from src.errors import ConfigError
 from src.run_folder import STUDY
 from src.studies.ledger import read_study
 from src.studies.sweep import Options, take_options, words_of
+from src.trust import runs_code
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ def with_stored(words: list[str], folder: Path) -> list[str]:
     """The words of a sweep that goes on: its own, where only Hydra's keys are given, which take the place of those.
 
     Raises:
-        ConfigError: If other keys are given, but not the whole command again.
+        ConfigError: If other keys are given, but not the whole command again, or its own words may run code.
     """
     keys = {_key(word) for word in words}
-    if typed := [word for word in words if not _key(word).startswith("hydra")]:
+    if typed := [word for word in words if "hydra" not in _key(word)]:
         lacking = _decisive_keys(read_study(folder).words) - keys if (folder / STUDY).exists() else set()
         if lacking:
             raise ConfigError(
@@ -63,7 +65,12 @@ def with_stored(words: list[str], folder: Path) -> list[str]:
     stored = [word for word in words_of(folder) if not word.startswith("hydra.sweep.dir=")]  # it may have been moved
     if any(word.startswith("hydra/launcher=") and word not in stored for word in words):
         stored = [word for word in stored if not _key(word).startswith("hydra.launcher.")]  # which are another one's
-    return [word for word in stored if _key(word) not in keys] + words
+    stored = [word for word in stored if _key(word) not in keys]
+    if untrusted := [word for word in stored if runs_code(word)]:
+        raise ConfigError(
+            f"study.resume={folder}: {shlex.join(untrusted)} may run code, and is not taken from a file; type it again if you trust it"
+        )
+    return stored + words
 
 
 def _key(word: str) -> str:

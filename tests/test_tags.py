@@ -81,7 +81,10 @@ def test_the_direction_comes_from_the_list_and_is_stored(tag: str, mode: str) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["monitor.tag=val/loss", "monitor.mode=max"], r"^monitor\.mode=max: lower is better for monitor\.tag=val/loss; use monitor.mode=null$"),
+        (
+            ["monitor.tag=val/loss", "monitor.mode=max"],
+            r"^monitor\.mode=max: lower is better for monitor\.tag=val/loss; use monitor.mode=null$",
+        ),
         (["monitor.mode=min"], r"^monitor\.mode=min: higher is better for monitor\.tag=val/miou; use monitor.mode=null$"),
         (["monitor.tag=lr"], r"^monitor\.tag=lr: neither a high nor a low lr is better; choose another, such as val/miou$"),
         (["monitor.tag=lr", "monitor.mode=max"], r"^monitor\.tag=lr: neither a high nor a low lr is better"),

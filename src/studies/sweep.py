@@ -1,5 +1,6 @@
 """A whole sweep before its first job: its own keys, whether it goes on with another, and its folder."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from src.resume import flatten
 from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder, short_hash
 from src.studies.ledger import Study, claim, note, note_missed_end, read_jobs, read_study, write_study
 from src.studies.points import Point, job_names
+from src.trust import runs_code
 
 ON_ERROR = ("continue", "stop")
 
@@ -167,7 +169,8 @@ def _check_same(folder: Path, before: Study, after: Study) -> None:
 
 def command_to_go_on(folder: Path) -> str:
     """What is typed to do the jobs of a sweep that are not finished."""
-    return f"{program()} -m src.train -m study.resume={quoted(folder)}"
+    again = shlex.join(word for word in read_study(folder).words if runs_code(word))
+    return f"{program()} -m src.train -m study.resume={quoted(folder)} {again}".rstrip()
 
 
 def unfinished(folder: Path) -> list[int]:
