@@ -64,6 +64,8 @@ class StudySweeper(Sweeper):
         assert self.config is not None
         assert self.launcher is not None
         is_submitit = "submitit" in str(self.config.hydra.launcher._target_)
+        if is_submitit:  # on this machine it would begin a job that takes too long again and again; on Slurm its own plugin says 0
+            self.launcher.params.setdefault("max_num_timeout", 0)
         try:
             with private_pickles(folder, is_submitit):
                 return self.launcher.launch(jobs, initial_job_idx=0)

@@ -104,6 +104,20 @@ def test_a_job_that_submitit_is_told_to_give_up_is_queued_again_and_goes_on(work
     check_nothing_secret_is_left(work / "preempted")
 
 
+def test_a_job_of_submitit_whose_time_is_over_saves_and_ends(work: Path) -> None:
+    """Within ten minutes of its end, each signal of submitit's counts as that."""
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+    process = start(work, *COMMON, "seed=0", "training.epochs=100000", *launcher, "hydra.sweep.dir=sweep")
+    with ended(process):
+        job = wait_for_epoch(work / "sweep", "0_*")
+        os.kill(worker_of(process.pid, job), signal.SIGUSR2)
+        code, stdout, _ = finish(process)
+    assert code == 1
+    assert statuses(work / "sweep", 0) == ["running", "interrupted"]
+    assert run_json(job)["status"] == "interrupted"
+    assert re.search(r"0_run +interrupted: .*timed-out", stdout)
+
+
 def check_same_rows(calm: Path, disturbed: Path) -> None:
     for one, other in zip(read_jobs(calm), read_jobs(disturbed), strict=True):
         assert other.status == "finished"
