@@ -68,7 +68,7 @@ def with_stored(words: list[str], folder: Path) -> list[str]:
     stored = [word for word in stored if _key(word) not in keys]
     if untrusted := [word for word in stored if runs_code(word)]:
         raise ConfigError(
-            f"study.resume={folder}: {shlex.join(untrusted)} may run code, and is not taken from a file; type it again if you trust it"
+            f"study.resume={folder}: {shlex.join(untrusted)} may run code and is not taken from a file; type it again"
         )
     return stored + words
 
@@ -83,17 +83,14 @@ def _decisive_keys(words: Sequence[str]) -> set[str]:
     return {key for key in keys if not key.startswith("hydra") and (key == "study" or not is_harmless(key))}
 
 
-def tell_hydra(command: Command, folder: Path, more: Sequence[str] = ()) -> None:
+def tell_hydra(command: Command, folder: Path) -> None:
     """Leaves the command line as Hydra is to read it."""
-    sys.argv[1:] = [*command.flags, *command.words, *more, f"hydra.sweep.dir={quoted(folder)}"]
+    sys.argv[1:] = [*command.flags, *command.words, f"hydra.sweep.dir={quoted(folder)}"]
 
 
 def is_search(words: list[str]) -> bool:
-    """Whether another sweeper than ours is asked for, which finds its points as it goes."""
-    return any(word.startswith("hydra/sweeper=") and word != "hydra/sweeper=study" for word in words)
-
-
-def direction_of(words: list[str], mode: str) -> list[str]:
-    """For Optuna, which minimises unless it is told: the direction of monitor.mode, unless the words give one."""
-    is_given = "hydra/sweeper=optuna" not in words or any(word.startswith("hydra.sweeper.direction=") for word in words)
-    return [] if is_given else [f"hydra.sweeper.direction={mode}imize"]
+    """Whether Optuna is to find the points as it goes; raises ConfigError if a sweeper is asked for that is not ours."""
+    sweeper = next((word for word in reversed(words) if word.startswith("hydra/sweeper=")), "hydra/sweeper=study")
+    if sweeper not in ("hydra/sweeper=study", "hydra/sweeper=optuna"):
+        raise ConfigError(f"{sweeper}: allowed are study and optuna")
+    return sweeper == "hydra/sweeper=optuna"

@@ -109,12 +109,12 @@ def typed_for_hydra(overrides: list[str]) -> list[str]:
 
 
 def runs_code(word: str) -> bool:
-    """Whether a word says more of how Hydra runs than which launcher, by its name, and that one's numbers: others may run code."""
+    """Whether a word tells Hydra more than the names of a launcher and a sweeper and their numbers: what else may run code."""
     override = parse([word])[0]
     key, _, value = word.lstrip("+").partition("=")
-    if key == "hydra/launcher":
+    if key in ("hydra/launcher", "hydra/sweeper"):
         return not re.fullmatch(r"\w+", value)
-    if key.startswith("hydra.launcher."):
+    if key.startswith(("hydra.launcher.", "hydra.sweeper.")):
         return not isinstance(override.value(), int | float)
     return "hydra" in key
 

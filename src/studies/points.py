@@ -5,9 +5,7 @@ import json
 import re
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-
-from src.config_errors import parse
+from src.config_errors import Override, parse
 from src.errors import ConfigError
 from src.redaction import Redactor
 
@@ -30,8 +28,8 @@ def expand_points(overrides: list[str], study: dict[str, Any] | None) -> list[Po
     command line takes the place of the same key in the study.
 
     Raises:
-        ConfigError: If a sweep is over a range without steps, one value of several is given beside others for the same key, or the
-            study is not of the form that conf/study/ shows.
+        ConfigError: If a sweep is over a range without steps, a swept key is given twice, or the study is not of the form that
+            conf/study/ shows.
     """
     axes = _study_axes(study or {})
     for override in parse_sweep(overrides):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from src.config import is_harmless
 from src.config_errors import quoted
 from src.environment import program
 from src.errors import ConfigError
@@ -96,7 +97,8 @@ def claim_sweep(
 ) -> Path:
     """The sweep's folder with its `study.json`: a new one, one given by hand, or that of the sweep which goes on.
 
-    `costs` are what jobs are planned to take, by number, where that is known.
+    A search has no points yet, and one launch, which says what its trials share. `costs` are what jobs are planned to take, by
+    number, where that is known.
 
     Raises:
         ConfigError: If another sweep lies there, or the one that goes on was of other jobs.
@@ -128,7 +130,7 @@ def _describe(words: list[str], points: list[Point], launches: list[Launch], opt
         common=flatten(first.redactor.tree(_trained(first.config))),
         jobs=[
             {"name": name, "overrides": [first.redactor.text(word) for word in point], "short_id": launch.short_id}
-            for name, point, launch in zip(job_names(points), points, launches, strict=True)
+            for name, point, launch in zip(job_names(points), points, launches, strict=False)
         ],
     )
     for number, cost in costs.items():
@@ -141,7 +143,7 @@ def _go_on(folder: Path, study: Study, options: Options) -> None:
     before = read_study(folder)
     _check_same(folder, before, study)
     write_study(folder, replace(before, on_error=options.on_error or before.on_error, again=options.again or before.again))
-    for job in [job for job in read_jobs(folder) if job.status in ("finished", "failed")]:
+    for job in [job for job in read_jobs(folder) if job.status == "finished" or (job.status == "failed" and study.jobs)]:
         with claim(folder, job.number) as is_mine:
             if is_mine and job.status == "finished":
                 note_missed_end(folder, job.number, job.score)
@@ -159,10 +161,11 @@ def _check_same(folder: Path, before: Study, after: Study) -> None:
     for number, (old, new) in enumerate(zip(before.jobs, after.jobs, strict=False)):
         if old["name"] != new["name"]:
             raise ConfigError(f"{folder}: job {number} is {old['name']} there and {new['name']} here; start a new sweep")
-    if len(before.jobs) != len(after.jobs):
+    if after.jobs and len(before.jobs) != len(after.jobs):
         raise ConfigError(f"{folder}: has {len(before.jobs)} jobs, here are {len(after.jobs)}; start a new sweep")
-    if [job["short_id"] for job in before.jobs] != [job["short_id"] for job in after.jobs]:
-        keys = [key for key in sorted(before.common | after.common) if before.common.get(key) != after.common.get(key)]
+    keys = [key for key in sorted(before.common | after.common) if before.common.get(key) != after.common.get(key)]
+    is_other = [job["short_id"] for job in before.jobs] != [job["short_id"] for job in after.jobs]
+    if is_other if after.jobs else not all(map(is_harmless, keys)):
         changes = ", ".join(f"{key} ({before.common.get(key)} there, {after.common.get(key)} here)" for key in keys)
         raise ConfigError(f"{folder}: the sweep was of other values: {changes or 'of its swept keys'}; start a new sweep")
 
