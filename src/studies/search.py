@@ -1,6 +1,5 @@
 """A search: Optuna asks for points, one after another, and is told the scores that the ledger has."""
 
-import contextlib
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -110,10 +109,12 @@ def ask_again(study: "Study", space: Space, job: Job) -> tuple["Trial", Point]:
 
 def _read(text: str, override: Override) -> Any:
     """As Optuna gave the value: a number, or one of the words that are listed."""
-    with contextlib.suppress(ValueError):
-        if override.is_interval_sweep():
-            return int(text) if text.lstrip("-").isdecimal() else float(text)
-    return text
+    if not override.is_interval_sweep():
+        return text
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        return math.nan  # which is in no interval
 
 
 def tell(study: "Study", trial: "Trial", job: Job) -> None:
