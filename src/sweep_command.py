@@ -68,7 +68,7 @@ def with_stored(words: list[str], folder: Path) -> list[str]:
     stored = [word for word in stored if _key(word) not in keys]
     if untrusted := [word for word in stored if runs_code(word)]:
         raise ConfigError(
-            f"study.resume={folder}: {shlex.join(untrusted)} may run code and is not taken from a file; type it again"
+            f"study.resume={folder}: {shlex.join(untrusted)}: not taken from a file, as it might run code; type it again"
         )
     return stored + words
 

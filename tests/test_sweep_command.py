@@ -102,7 +102,7 @@ def test_stored_words_that_may_run_code_must_be_typed_again(moved: Path, monkeyp
     write_study(moved, replace(read_study(moved), words=["seed=0,1", word]))
     with pytest.raises(ConfigError) as refused:
         read(monkeypatch, f"study.resume={moved}")
-    said = f"study.resume={moved}: {shlex.quote(word)} may run code and is not taken from a file; type it again"
+    said = f"study.resume={moved}: {shlex.quote(word)}: not taken from a file, as it might run code; type it again"
     assert str(refused.value) == said
     assert shlex.quote(word) in command_to_go_on(moved)
     told = read(monkeypatch, f"study.resume={moved}", word)
