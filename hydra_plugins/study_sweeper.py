@@ -69,14 +69,13 @@ class StudySweeper(Sweeper):
     def _launch(self, jobs: list[list[str]], folder: Path) -> Any:
         assert self.config is not None
         assert self.launcher is not None
+        launcher: Any = self.launcher
         is_submitit = "submitit" in str(self.config.hydra.launcher._target_)
-        if (
-            is_submitit
-        ):  # on this machine it would begin a job that takes too long again and again; on Slurm its own plugin says 0
-            self.launcher.params.setdefault("max_num_timeout", 0)
+        if is_submitit:  # else it begins a job whose time is over again three times here, and never on Slurm
+            launcher.params.setdefault("max_num_timeout", 0)
         try:
             with private_pickles(folder, is_submitit):
-                return self.launcher.launch(jobs, initial_job_idx=0)
+                return launcher.launch(jobs, initial_job_idx=0)
         except Exception as error:  # of a worker that was killed, say; how the jobs stand, the ledger says
             reason = Redactor(sys.argv[1:]).text(" ".join(str(error).split()))[:300]
             print(f"the launcher gave up: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)

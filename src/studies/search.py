@@ -1,5 +1,6 @@
 """A search: Optuna asks for points, one after another, and is told the scores that the ledger has."""
 
+import logging
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def open_study(name: str, mode: str, storage: str | None, seed: int | None) -> "
         import optuna
     except ImportError as error:
         raise ConfigError("hydra/sweeper=optuna: Optuna is not installed; pip install '.[optuna]'") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed)
     options: Any = {"direction": f"{mode}imize", "sampler": sampler, "load_if_exists": True}
     try:

@@ -31,9 +31,9 @@ def test_a_job_whose_time_is_over_begins_again_as_often_as_asked(
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("config", words, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    sweeper = StudySweeper()
-    sweeper.config, sweeper.launcher = config, instantiate(config.hydra.launcher)
-    sweeper.launcher.setup(hydra_context=None, task_function=None, config=config)
+    sweeper, launcher = StudySweeper(), instantiate(config.hydra.launcher)
+    sweeper.config, sweeper.launcher = config, launcher
+    launcher.setup(hydra_context=None, task_function=None, config=config)
     assert sweeper._launch([["seed=0"]], tmp_path) == []
     assert "no process in this test" in capsys.readouterr().err
     (pickled,) = tmp_path.rglob("*.pkl")
