@@ -1,6 +1,7 @@
 """Hands Hydra the points of a study or of a plain `-m` sweep. Hydra finds sweepers only in this folder."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,21 +53,29 @@ class StudySweeper(Sweeper):
         jobs = [[*points[number], f"hydra.sweep.subdir={names[number]}"] for number in todo]
         results = self._launch(jobs, folder) if jobs else []
         wait_for_others(folder)
+        self.end(folder)
+        return results
+
+    def end(self, folder: Path, good: Sequence[str] = ("finished",)) -> None:
+        """Prints how all jobs stand, writes the page and, unless all are in a good standing, ends with exit code 1."""
         print_summary(folder)
         if write_page(folder):
             print(f"report: {folder / PAGE}", flush=True)
-        if any(job.status != "finished" for job in read_jobs(folder)):
+        standing = {job.status for job in read_jobs(folder)}
+        if not standing.issubset(good) or "finished" not in standing:
             print(f"what is not finished is tried again by: {command_to_go_on(folder)}", flush=True)
             sys.exit(1)
-        return results
 
     def _launch(self, jobs: list[list[str]], folder: Path) -> Any:
         assert self.config is not None
         assert self.launcher is not None
+        launcher: Any = self.launcher
         is_submitit = "submitit" in str(self.config.hydra.launcher._target_)
+        if is_submitit:  # else it begins a job whose time is over again three times here, and never on Slurm
+            launcher.params.setdefault("max_num_timeout", 0)
         try:
             with private_pickles(folder, is_submitit):
-                return self.launcher.launch(jobs, initial_job_idx=0)
+                return launcher.launch(jobs, initial_job_idx=0)
         except Exception as error:  # of a worker that was killed, say; how the jobs stand, the ledger says
             reason = Redactor(sys.argv[1:]).text(" ".join(str(error).split()))[:300]
             print(f"the launcher gave up: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """The command line of a sweep: its parts, the words of one that goes on, and what Hydra is told of it."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from src.errors import ConfigError
 from src.run_folder import STUDY
 from src.studies.ledger import read_study
 from src.studies.sweep import Options, take_options, words_of
+from src.trust import runs_code
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ def with_stored(words: list[str], folder: Path) -> list[str]:
     """The words of a sweep that goes on: its own, where only Hydra's keys are given, which take the place of those.
 
     Raises:
-        ConfigError: If other keys are given, but not the whole command again.
+        ConfigError: If other keys are given, but not the whole command again, or its own words may run code.
     """
     keys = {_key(word) for word in words}
-    if typed := [word for word in words if not _key(word).startswith("hydra")]:
+    if typed := [word for word in words if "hydra" not in _key(word)]:
         lacking = _decisive_keys(read_study(folder).words) - keys if (folder / STUDY).exists() else set()
         if lacking:
             raise ConfigError(
@@ -63,7 +65,12 @@ def with_stored(words: list[str], folder: Path) -> list[str]:
     stored = [word for word in words_of(folder) if not word.startswith("hydra.sweep.dir=")]  # it may have been moved
     if any(word.startswith("hydra/launcher=") and word not in stored for word in words):
         stored = [word for word in stored if not _key(word).startswith("hydra.launcher.")]  # which are another one's
-    return [word for word in stored if _key(word) not in keys] + words
+    stored = [word for word in stored if _key(word) not in keys]
+    if untrusted := [word for word in stored if runs_code(word)]:
+        raise ConfigError(
+            f"study.resume={folder}: {shlex.join(untrusted)}: not taken from a file, as it might run code; type it again"
+        )
+    return stored + words
 
 
 def _key(word: str) -> str:
@@ -76,17 +83,14 @@ def _decisive_keys(words: Sequence[str]) -> set[str]:
     return {key for key in keys if not key.startswith("hydra") and (key == "study" or not is_harmless(key))}
 
 
-def tell_hydra(command: Command, folder: Path, more: Sequence[str] = ()) -> None:
+def tell_hydra(command: Command, folder: Path) -> None:
     """Leaves the command line as Hydra is to read it."""
-    sys.argv[1:] = [*command.flags, *command.words, *more, f"hydra.sweep.dir={quoted(folder)}"]
+    sys.argv[1:] = [*command.flags, *command.words, f"hydra.sweep.dir={quoted(folder)}"]
 
 
 def is_search(words: list[str]) -> bool:
-    """Whether another sweeper than ours is asked for, which finds its points as it goes."""
-    return any(word.startswith("hydra/sweeper=") and word != "hydra/sweeper=study" for word in words)
-
-
-def direction_of(words: list[str], mode: str) -> list[str]:
-    """For Optuna, which minimises unless it is told: the direction of monitor.mode, unless the words give one."""
-    is_given = "hydra/sweeper=optuna" not in words or any(word.startswith("hydra.sweeper.direction=") for word in words)
-    return [] if is_given else [f"hydra.sweeper.direction={mode}imize"]
+    """Whether Optuna is to find the points as it goes; raises ConfigError if a sweeper is asked for that is not ours."""
+    sweeper = next((word for word in reversed(words) if word.startswith("hydra/sweeper=")), "hydra/sweeper=study")
+    if sweeper not in ("hydra/sweeper=study", "hydra/sweeper=optuna"):
+        raise ConfigError(f"{sweeper}: allowed are study and optuna")
+    return sweeper == "hydra/sweeper=optuna"

@@ -7,21 +7,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from src.composing import compose_checked, prepare
 from src.config import Config
 from src.errors import ConfigError, UserError
 from src.redaction import Redactor
-from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder
+from src.run_folder import STUDY, Launch
 from src.studies.devices import offer_devices
 from src.studies.ledger import read_jobs, read_study
 from src.studies.parents import SWEEPER
 from src.studies.points import Point, expand_points, is_sweep, job_names
 from src.studies.progress import write_page
-from src.studies.submitted import private_pickles
+from src.studies.search import ask, open_study, read_space, typical_point
 from src.studies.sweep import budget_of, claim_sweep, command_to_go_on, refuse_duplicates, unfinished
-from src.sweep_command import Command, direction_of, is_search, read_command, tell_hydra
+from src.sweep_command import Command, is_search, read_command, tell_hydra
 
 CONFIG = "config"  # stem of the primary YAML file in conf/
 
@@ -39,9 +37,8 @@ def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redac
     command = read_command(overrides)
     offer_devices()
     os.environ[SWEEPER] = str(os.getpid())
-    if is_search(command.words):
-        search(command, check, redactor, run_jobs)
-    elif folder := plan_and_claim(command, check, redactor):
+    begin = claim_search if is_search(command.words) else plan_and_claim
+    if folder := begin(command, check, redactor):
         from src.build import forget_datasets
 
         forget_datasets()
@@ -54,32 +51,28 @@ def sweep(overrides: list[str], check: Callable[[Config], None], redactor: Redac
             raise
 
 
-def search(command: Command, check: Callable[[Config], None], redactor: Redactor, run_jobs: Callable[[], None]) -> None:
-    """Checks what its trials share, runs them and tells the best.
+def claim_search(command: Command, check: Callable[[Config], None], redactor: Redactor) -> Path:
+    """The folder of a search, once a point of it was checked.
 
     Raises:
-        ConfigError: If it is asked for what only a sweep whose points are known beforehand can do.
+        ConfigError: If it is asked for what needs points that are known beforehand, or that point cannot be trained.
     """
-    if asked := [name for name, value in vars(command.options).items() if value]:
+    if asked := [name for name, value in vars(command.options).items() if value and name != "resume"]:
         raise ConfigError(f"study.{asked[0]}: not for a search, whose points are not known beforehand; leave it out")
-    base, config = prepare(CONFIG, [word for word in command.words if not is_sweep(word)], redactor)
+    from hydra_plugins.search_sweeper import register
+
+    register()
+    fixed, space = read_space(command.words)
+    ask(open_study("a try", "max", None, None), space)  # refuses an interval before anything is made on disk
+    launch, config = prepare(CONFIG, fixed + typical_point(space), redactor)
+    if launch.config["study"]:
+        raise ConfigError("study: a search finds its points by itself; leave the study out")
     refuse_one_folder(config)
     check(config)
-    folder = command.folder or claim_folder(OUTPUTS / "multirun" / base.config["name"], base.short_id)
-    tell_hydra(command, folder, direction_of(command.words, base.config["monitor"]["mode"]))
-    is_submitit = any(word.startswith("hydra/launcher=submitit") for word in command.words)
-    with private_pickles(folder, is_submitit):
-        run_jobs()
-    tell_best(folder)
-
-
-def tell_best(folder: Path) -> None:
-    """Prints the best trial of a search, where its sweeper wrote it down as Optuna's does."""
-    file = folder / "optimization_results.yaml"
-    if file.exists():
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-        values = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
-        print(f"best of the search: {found['best_value']:.4f} with {values}; see {file}")
+    folder = claim_sweep(command.folder, command.words, [], [launch], command.options)
+    print(f"search: {folder}")
+    print(f"if it is cut: {command_to_go_on(folder)}", flush=True)
+    return folder
 
 
 def plan_and_claim(command: Command, check: Callable[[Config], None], redactor: Redactor) -> Path | None:

@@ -1,6 +1,7 @@
-"""YAML that somebody else wrote: refused where reading it would take hours, or where it would tell Hydra what to run."""
+"""YAML and words that somebody else wrote: refused where they would take hours to read, or tell Hydra what to run."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from src.config_errors import parse, quoted
 from src.errors import ConfigError
+from src.help import CONF
 from src.resume import flatten
 
 MAX_BYTES = 256 * 1024
@@ -27,12 +29,26 @@ def as_override(config_dir: str) -> str:
 
 
 def check_added_folders(overrides: list[str]) -> bool:
-    """Whether the overrides add folders to conf/; raises ConfigError if one holds YAML that must not be read."""
-    added = [override for override in parse([o for o in overrides if SEARCHPATH in o]) if override.key_or_group == SEARCHPATH]
-    for override in added:
-        places = override.value()
-        for place in places if isinstance(places, list) else ():
-            check_folder(Path(str(place).removeprefix("file://")))
+    """Whether the overrides add folders to conf/.
+
+    Raises:
+        ConfigError: If one holds YAML that must not be read, is a package, which would be imported, or if an option leads out of
+            its group's folder.
+    """
+    added = []
+    for override in parse(overrides):
+        key, _, value = (override.input_line or "").partition("=")
+        if override.key_or_group == SEARCHPATH:
+            places = override.value()
+            added += [str(place).removeprefix("file://") for place in places] if isinstance(places, list) else []
+        elif (".." in value or "$" in value) and (CONF / override.key_or_group).is_dir():
+            raise ConfigError(
+                f"{key}={value}: give the name of a file in conf/{key.lstrip('+')}/; --config-dir adds a folder to conf/"
+            )
+    for place in added:
+        if "://" in place:
+            raise ConfigError(f"{SEARCHPATH}: {place}; give folders")
+        check_folder(Path(place))
     return bool(added)
 
 
@@ -90,6 +106,17 @@ def typed_for_hydra(overrides: list[str]) -> list[str]:
     """Those that set keys of Hydra's own, but the added folders."""
     typed = [override for override in parse(overrides) if override.key_or_group.startswith("hydra")]
     return [override.input_line or "" for override in typed if override.key_or_group != SEARCHPATH]
+
+
+def runs_code(word: str) -> bool:
+    """Whether a word tells Hydra more than the names of a launcher and a sweeper and their numbers: what else may run code."""
+    override = parse([word])[0]
+    key, _, value = word.lstrip("+").partition("=")
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        return not re.fullmatch(r"\w+", value)
+    if key.startswith(("hydra.launcher.", "hydra.sweeper.")):
+        return not isinstance(override.value(), int | float)
+    return "hydra" in key
 
 
 def check_hydra_node(composed: Any, typed: Any) -> None:

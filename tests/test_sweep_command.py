@@ -1,5 +1,6 @@
 """The command line of a sweep, before anything is composed."""
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from made_runs import make_sweep
 
 from src.errors import ConfigError
 from src.studies.ledger import read_study, write_study
-from src.sweep_command import direction_of, read_command, tell_hydra
+from src.studies.sweep import command_to_go_on
+from src.sweep_command import is_search, read_command, tell_hydra
 
 STORED = ["seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir='where it was'"]
 
@@ -46,12 +48,12 @@ def test_a_whole_command_is_taken_as_it_is(moved: Path, monkeypatch: pytest.Monk
 
 
 def test_another_launcher_gets_no_keys_of_the_one_before(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+hydra.launcher.verbose=1", "hydra.verbose=true"]
+    stored = ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+hydra.launcher.verbose=1"]
     write_study(moved, replace(read_study(moved), words=stored))
     folder = f"hydra.sweep.dir='{moved}'"
     told = read(monkeypatch, f"study.resume={moved}", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu")
     given = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
-    assert told == ["-m", "seed=0,1", "hydra.verbose=true", *given, folder]
+    assert told == ["-m", "seed=0,1", *given, folder]
     told = read(monkeypatch, f"study.resume={moved}", "hydra/launcher=joblib")
     assert told == ["-m", "seed=0,1", *stored[2:], "hydra/launcher=joblib", folder]
 
@@ -78,14 +80,58 @@ def test_a_sweep_that_cannot_go_on_so_is_refused(
     assert told == ["-m", *STORED[:2], f"hydra.sweep.dir='{moved}'"]
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+hydra.callbacks.x._target_=src.studies.child.Child",
+        "+hydra.job.env_set.PYTHONPATH=FOLDER",
+        "+hydra={callbacks: {x: {_target_: os.system}}}",
+        "+optimizer@hydra.callbacks.x=sgd",
+        "hydra/job_logging=../../../FOLDER/evil",
+        "hydra/launcher=../../../FOLDER/evil",
+        "hydra/launcher=[basic]",
+        "hydra.sweeper.storage=sqlite:////elsewhere",
+        "hydra.launcher._target_=os.system",
+        "hydra.launcher={_target_: os.system}",
+        "hydra.launcher.setup=[reboot]",
+        "hydra.searchpath=[pkg://evil]",
+        "~hydra.sweeper",
+    ],
+)
+def test_stored_words_that_may_run_code_must_be_typed_again(moved: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    write_study(moved, replace(read_study(moved), words=["seed=0,1", word]))
+    with pytest.raises(ConfigError) as refused:
+        read(monkeypatch, f"study.resume={moved}")
+    said = f"study.resume={moved}: {shlex.quote(word)}: not taken from a file, as it might run code; type it again"
+    assert str(refused.value) == said
+    assert shlex.quote(word) in command_to_go_on(moved)
+    told = read(monkeypatch, f"study.resume={moved}", word)
+    assert told == ["-m", "seed=0,1", word, f"hydra.sweep.dir='{moved}'"]
+
+
+def test_a_launcher_and_its_numbers_are_taken_from_the_file(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["seed=0,1", "hydra/launcher=submitit_local", "hydra.launcher.mem_gb=1.5", "+hydra.launcher.ray.remote.num_gpus=1"]
+    words += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=30"]
+    write_study(moved, replace(read_study(moved), words=words))
+    assert read(monkeypatch, f"study.resume={moved}") == ["-m", *words, f"hydra.sweep.dir='{moved}'"]
+    assert command_to_go_on(moved).endswith(f"-m study.resume='{moved}'")
+
+
+def test_a_flag_in_the_file_is_no_word(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra would read a pickle."""
+    write_study(moved, replace(read_study(moved), words=["seed=0,1", "--experimental-rerun=job.pickle"]))
+    with pytest.raises(ConfigError, match=r"--experimental-rerun=job\.pickle: not of the form key=value"):
+        read(monkeypatch, f"study.resume={moved}")
+
+
 def test_a_folder_that_every_job_would_name_anew_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="give a path without interpolations"):
         read(monkeypatch, "seed=0,1", "hydra.sweep.dir=out/${now:%H}")
 
 
-def test_optuna_searches_as_the_monitor_says_unless_it_is_told() -> None:
-    search = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.2)"]
-    assert direction_of(search, "max") == ["hydra.sweeper.direction=maximize"]
-    assert direction_of(search, "min") == ["hydra.sweeper.direction=minimize"]
-    assert direction_of([*search, "hydra.sweeper.direction=minimize"], "max") == []
-    assert direction_of(["hydra/sweeper=basic"], "max") == []
+def test_another_sweeper_than_ours_is_refused() -> None:
+    assert not is_search(["seed=0,1"])
+    assert not is_search(["hydra/sweeper=optuna", "hydra/sweeper=study"])
+    assert is_search(["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.2)"])
+    with pytest.raises(ConfigError, match=r"^hydra/sweeper=basic: allowed are study and optuna$"):
+        is_search(["hydra/sweeper=basic"])

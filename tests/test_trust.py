@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from made_runs import make_run
 
 from src.cli import prepare
 from src.errors import ConfigError
 from src.resume import find_previous
+from src.runs.explain import explain
+from src.studies.ledger import Study, write_study
+from src.studies.points import expand_points
 from src.trust import MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_folder
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -153,6 +157,47 @@ def test_a_callback_is_refused_and_would_have_run(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
     run(UNGUARDED, tmp_path, *words)
     assert mark.exists()
+
+
+@pytest.mark.slow
+def test_a_callback_in_a_sweeps_folder_is_refused_and_would_have_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    words = ["seed=0,1", *STREETS, "+hydra.callbacks.x._target_=os.mkdir", f"+hydra.callbacks.x.path='{mark}'"]
+    (tmp_path / "folder").mkdir()
+    write_study(tmp_path / "folder", Study("x", None, words, {}, "continue", {}, []))
+    done = run(SWEEP, tmp_path, "-m", "study.resume=folder")
+    assert done.stderr.startswith("error: study.resume=folder: +hydra.callbacks.x._target_=os.mkdir ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not mark.exists()
+    run(SWEEP, tmp_path, "-m", *words)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("value", ["{way}/evil", "'{way}/evil'", "[{way}/evil]", "${{oc.env:WAY}}/evil"])
+def test_an_option_does_not_lead_out_of_its_folder(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of such a file says that it stands in Hydra's own node, where it would run."""
+    (tmp_path / "evil.yaml").write_text("# @package hydra.callbacks\nx: {_target_: os.mkdir, path: x}\n")
+    way = os.path.relpath(tmp_path, ROOT / "conf" / "experiment")
+    monkeypatch.setenv("WAY", way)
+    option = value.format(way=way)
+    (point,) = expand_points([], {"crossed": {"experiment": [option]}})
+    for word in (f"experiment={option}", *point):
+        with pytest.raises(ConfigError) as caught:
+            prepare("config", [word])
+        assert str(caught.value) == f"{word}: give the name of a file in conf/experiment/; --config-dir adds a folder to conf/"
+
+
+def test_no_package_is_imported_for_its_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor for the words of a stranger's run."""
+    (tmp_path / "evil_package").mkdir()
+    (tmp_path / "evil_package" / "__init__.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    word = "hydra.searchpath=[pkg://evil_package]"
+    folder = make_run(tmp_path / "run", 0.5, overrides=[word])
+    for compose in (lambda: prepare("config", [word]), lambda: explain("seed", [], folder)):
+        with pytest.raises(ConfigError, match=r"^hydra\.searchpath: pkg://evil_package; give folders$"):
+            compose()
+    assert not (tmp_path / "mark").exists()
 
 
 SHOW_COMMAND = f"""

@@ -15,7 +15,7 @@ from src.config_errors import quoted
 from src.errors import UserError
 from src.lock import is_locked
 from src.redaction import Redactor
-from src.run_folder import STUDY, end_dead_run, read_run
+from src.run_folder import end_dead_run, read_run
 from src.signals import STOP_SIGNALS
 from src.studies.child import Child
 from src.studies.devices import take_device
@@ -61,15 +61,13 @@ def _run_claimed(config: DictConfig, folder: Path) -> float:
             return math.nan  # its score is read once it has one
         while is_locked(folder):  # a child that outlived its killed sweeper is saving
             time.sleep(POLL_SECONDS)
-        goes_on = []
-        if (sweep / STUDY).exists():
-            run = read_run(folder)
-            if run.get("status") == "finished":
-                note_missed_end(sweep, number, run["best_score"])
-                return _score(run)
-            if (failed := _failed_before(sweep)) is not None:
-                raise JobError(f"job {number}: not begun, as job {failed} failed and study.on_error=stop")
-            goes_on = ["training.resume=auto"] if run else []
+        run = read_run(folder)
+        if run.get("status") == "finished":
+            note_missed_end(sweep, number, run["best_score"])
+            return _score(run)
+        if (failed := _failed_before(sweep)) is not None:
+            raise JobError(f"job {number}: not begun, as job {failed} failed and study.on_error=stop")
+        goes_on = ["training.resume=auto"] if run else []
         overrides: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # the child fills in ${...} itself
         added = [override for override in job.overrides.hydra if override.startswith("hydra.searchpath=")]
         print(f"job {number}: {folder.name}{' goes on' if goes_on else ''}", flush=True)

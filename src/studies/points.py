@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from src.config_errors import parse
+from src.config_errors import Override, parse
 from src.errors import ConfigError
 from src.redaction import Redactor
 
@@ -28,10 +28,11 @@ def expand_points(overrides: list[str], study: dict[str, Any] | None) -> list[Po
     command line takes the place of the same key in the study.
 
     Raises:
-        ConfigError: If a sweep is over a range without steps, or the study is not of the form that conf/study/ shows.
+        ConfigError: If a sweep is over a range without steps, a swept key is given twice, or the study is not of the form that
+            conf/study/ shows.
     """
     axes = _study_axes(study or {})
-    for override in parse(overrides):
+    for override in parse_sweep(overrides):
         key = override.get_key_element()
         if not override.is_sweep_override():
             axis = [[override.input_line or ""]]
@@ -43,6 +44,17 @@ def expand_points(overrides: list[str], study: dict[str, Any] | None) -> list[Po
             axes[joint] = _without(bare(key), axes[joint])
         axes[f"={bare(key)}"] = axis
     return [list(itertools.chain(*chosen)) for chosen in itertools.product(*(axis for axis in axes.values() if any(axis)))]
+
+
+def parse_sweep(overrides: list[str]) -> list[Override]:
+    """Hydra's reading of them; raises ConfigError, naming both, if values are listed for a key that is given again."""
+    parsed = parse(overrides)
+    given: dict[str, Override] = {}
+    for override in parsed:
+        earlier = given.setdefault(bare(override.get_key_element()), override)
+        if earlier is not override and (earlier.is_sweep_override() or override.is_sweep_override()):
+            raise ConfigError(f"{earlier.input_line} and {override.input_line}: the same key twice; a sweep takes one of them")
+    return parsed
 
 
 def _without(key: str, axis: Axis) -> Axis:

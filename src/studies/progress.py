@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 from src.errors import UserError
-from src.run_folder import STUDY
 from src.studies.ledger import Job, Study, read_jobs, read_study
 from src.times import parse_time
 
@@ -17,9 +16,7 @@ FRESH_SECONDS = 30  # a page is not written again before it is so old: it takes 
 
 
 def tell_standing(sweep: Path) -> str:
-    """`; 4 of 12 done, 1 failed, about 25 min left`; nothing of a search, which has no plan."""
-    if not (sweep / STUDY).exists():
-        return ""
+    """`; 4 of 12 done, 1 failed, about 25 min left`."""
     try:
         study, jobs = read_study(sweep), read_jobs(sweep)
     except (UserError, OSError) as error:  # another job's damaged file is no reason to lose this one
@@ -67,8 +64,6 @@ def in_words(seconds: float) -> str:
 
 def refresh_page(sweep: Path) -> None:
     """Writes the sweep's page unless it is fresh or somebody else is writing it."""
-    if not (sweep / STUDY).exists():  # of another sweeper, which has no plan
-        return
     page = sweep / PAGE
     try:
         with (sweep / ".report").open("ab") as lock:

@@ -1,10 +1,12 @@
 """A whole sweep before its first job: its own keys, whether it goes on with another, and its folder."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from src.config import is_harmless
 from src.config_errors import quoted
 from src.environment import program
 from src.errors import ConfigError
@@ -13,6 +15,7 @@ from src.resume import flatten
 from src.run_folder import OUTPUTS, STUDY, Launch, claim_folder, short_hash
 from src.studies.ledger import Study, claim, note, note_missed_end, read_jobs, read_study, write_study
 from src.studies.points import Point, job_names
+from src.trust import runs_code
 
 ON_ERROR = ("continue", "stop")
 
@@ -95,7 +98,8 @@ def claim_sweep(
 ) -> Path:
     """The sweep's folder with its `study.json`: a new one, one given by hand, or that of the sweep which goes on.
 
-    `costs` are what jobs are planned to take, by number, where that is known.
+    A search has no points yet, and one launch, which says what its trials share. `costs` are what jobs are planned to take, by
+    number, where that is known.
 
     Raises:
         ConfigError: If another sweep lies there, or the one that goes on was of other jobs.
@@ -127,7 +131,7 @@ def _describe(words: list[str], points: list[Point], launches: list[Launch], opt
         common=flatten(_trained(first.stored)),
         jobs=[
             {"name": name, "overrides": [first.redactor.word(word) for word in point], "short_id": launch.short_id}
-            for name, point, launch in zip(job_names(points), points, launches, strict=True)
+            for name, point, launch in zip(job_names(points), points, launches, strict=False)
         ],
     )
     for number, cost in costs.items():
@@ -140,7 +144,7 @@ def _go_on(folder: Path, study: Study, options: Options) -> None:
     before = read_study(folder)
     _check_same(folder, before, study)
     write_study(folder, replace(before, on_error=options.on_error or before.on_error, again=options.again or before.again))
-    for job in [job for job in read_jobs(folder) if job.status in ("finished", "failed")]:
+    for job in [job for job in read_jobs(folder) if job.status == "finished" or (job.status == "failed" and study.jobs)]:
         with claim(folder, job.number) as is_mine:
             if is_mine and job.status == "finished":
                 note_missed_end(folder, job.number, job.score)
@@ -158,17 +162,19 @@ def _check_same(folder: Path, before: Study, after: Study) -> None:
     for number, (old, new) in enumerate(zip(before.jobs, after.jobs, strict=False)):
         if old["name"] != new["name"]:
             raise ConfigError(f"{folder}: job {number} is {old['name']} there and {new['name']} here; start a new sweep")
-    if len(before.jobs) != len(after.jobs):
+    if after.jobs and len(before.jobs) != len(after.jobs):
         raise ConfigError(f"{folder}: has {len(before.jobs)} jobs, here are {len(after.jobs)}; start a new sweep")
-    if [job["short_id"] for job in before.jobs] != [job["short_id"] for job in after.jobs]:
-        keys = [key for key in sorted(before.common | after.common) if before.common.get(key) != after.common.get(key)]
+    keys = [key for key in sorted(before.common | after.common) if before.common.get(key) != after.common.get(key)]
+    is_other = [job["short_id"] for job in before.jobs] != [job["short_id"] for job in after.jobs]
+    if is_other if after.jobs else not all(map(is_harmless, keys)):
         changes = ", ".join(f"{key} ({before.common.get(key)} there, {after.common.get(key)} here)" for key in keys)
         raise ConfigError(f"{folder}: the sweep was of other values: {changes or 'of its swept keys'}; start a new sweep")
 
 
 def command_to_go_on(folder: Path) -> str:
     """What is typed to do the jobs of a sweep that are not finished."""
-    return f"{program()} -m src.train -m study.resume={quoted(folder)}"
+    again = shlex.join(word for word in read_study(folder).words if runs_code(word))
+    return f"{program()} -m src.train -m study.resume={quoted(folder)} {again}".rstrip()
 
 
 def unfinished(folder: Path) -> list[int]:

@@ -104,6 +104,20 @@ def test_a_job_that_submitit_is_told_to_give_up_is_queued_again_and_goes_on(work
     check_nothing_secret_is_left(work / "preempted")
 
 
+def test_a_job_of_submitit_whose_time_is_over_saves_and_ends(work: Path) -> None:
+    """Within ten minutes of its end, each signal of submitit's counts as that."""
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+    process = start(work, *COMMON, "seed=0", "training.epochs=100000", *launcher, "hydra.sweep.dir=sweep")
+    with ended(process):
+        job = wait_for_epoch(work / "sweep", "0_*")
+        os.kill(worker_of(process.pid, job), signal.SIGUSR2)
+        code, stdout, _ = finish(process)
+    assert code == 1
+    assert statuses(work / "sweep", 0) == ["running", "interrupted"]
+    assert run_json(job)["status"] == "interrupted"
+    assert re.search(r"0_run +interrupted: .*timed-out", stdout)
+
+
 def check_same_rows(calm: Path, disturbed: Path) -> None:
     for one, other in zip(read_jobs(calm), read_jobs(disturbed), strict=True):
         assert other.status == "finished"
@@ -162,21 +176,25 @@ def test_jobs_of_submitit_end_with_a_killed_sweep(work: Path) -> None:
         assert not Path(f"/proc/{trains}").exists()
 
 
-def test_optuna_searches_in_the_direction_of_the_monitor_and_tells_the_best(work: Path) -> None:
+def test_optuna_searches_in_the_direction_of_the_monitor_past_a_failure_and_goes_on(work: Path) -> None:
     monitor = ["monitor.tag=speed/images_per_second"]  # which no two trials share, as they would mIoU after one epoch
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=1"]
-    words = [*COMMON, *monitor, "optimizer.lr=interval(0.001,0.3)", *search]
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.n_trials=5"]
+    words = [*COMMON, *monitor, "optimizer.lr=1e30,0.01", "optimizer.momentum=interval(0.1,0.9)", *search]
     code, stdout, stderr = finish(start(work, *words, "hydra.sweep.dir=search"))
     assert code == 0, stderr
-    assert PASSWORD not in stdout + stderr
-    runs = [run_json(folder) for folder in jobs_of(work / "search")]
-    assert [run["status"] for run in runs] == ["finished"] * 2
-    assert len({run["best_score"] for run in runs}) == 2
+    assert {job.status for job in read_jobs(work / "search")} == {"finished", "failed"}
+    code, more, stderr = finish(start(work, *words[:-1], "hydra.sweeper.n_trials=6", f"study.resume={work / 'search'}"))
+    assert code == 0, stderr
+    assert PASSWORD not in stdout + more + stderr
+    jobs = read_jobs(work / "search")
+    assert [job.attempts for job in jobs] == [1] * 6
+    runs = [run_json(job.folder) for job in jobs if job.status == "finished"]
     best = max(runs, key=lambda run: run["best_score"])
     told = yaml.safe_load((work / "search" / "optimization_results.yaml").read_text())
     assert told["best_value"] == best["best_score"]
-    assert told["best_params"]["optimizer.lr"] == best["config"]["optimizer"]["lr"]
-    assert f"best of the search: {best['best_score']:.4f} with optimizer.lr={told['best_params']['optimizer.lr']}" in stdout
+    assert told["best_params"]["optimizer.momentum"] == best["config"]["optimizer"]["momentum"]
+    assert f"best of the search: {best['best_score']:.4f} with optimizer.lr=0.01 optimizer.momentum=" in more
+    assert (work / "search" / "report.html").is_file()
     check_nothing_secret_is_left(work / "search")
 
 

@@ -65,6 +65,27 @@ def test_a_range_without_steps_is_refused() -> None:
         expand_points(["optimizer.lr=interval(0,1)"], None)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("optimizer.lr=0.1,0.2", "optimizer.lr=0.3"),
+        ("seed=range(3)", "seed=5"),
+        ("seed=5", "seed=range(3)"),
+        ("seed=0,1", "seed=0,1"),
+        ("optimizer.eps=1,2", "+optimizer.eps=3"),
+        ("model=unet,attunet", "model=unet"),
+    ],
+)
+def test_one_key_twice_is_refused_by_both_words(first: str, second: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        expand_points([first, "threads=1", second], {"seeds": [0, 1]})
+    assert str(refused.value) == f"{first} and {second}: the same key twice; a sweep takes one of them"
+
+
+def test_of_fixed_values_the_last_counts_as_in_a_single_run() -> None:
+    assert expand_points(["threads=1", "seed=0,1", "threads=2"], None) == [["threads=2", f"seed={seed}"] for seed in (0, 1)]
+
+
 def test_words_that_nobody_can_read_are_told_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^optimizer\.lr=\[1: not of the form key=value"):
         expand_points(["seed=1,2", "optimizer.lr=[1"], None)

@@ -63,7 +63,6 @@ def test_standing_is_read_from_the_ledger(tmp_path: Path) -> None:
     (sweep / "3_x").mkdir()
     (sweep / "3_x" / "run.json").write_text("{")
     assert tell_standing(sweep).startswith("; how the others stand is not known (")
-    assert tell_standing(tmp_path / "a search") == ""
 
 
 def test_a_page_is_refreshed_once_it_is_old_and_by_one_at_a_time(tmp_path: Path) -> None:

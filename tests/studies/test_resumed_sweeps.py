@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_sweeps import LONG, TINY, ended, run_json, start, wait_for, write_data
+from test_sweeps import LONG, SWEPT, TINY, ended, run_json, start, wait_for, write_data
 
 from src.studies.ledger import read_events, read_jobs, read_study
 
@@ -92,7 +92,8 @@ def test_a_sweep_that_is_stopped_from_the_keyboard_says_how_it_goes_on(work: Pat
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background job ignores it, and so would the sweep
-    process = start(work, *COMMON, "training.epochs=100000,1", "training.log_every=1000")
+    common = ["-m", *SWEPT, "dataset.root=data", "training.panel_every=100000"]
+    process = start(work, *common, "training.epochs=100000,1", "training.log_every=1000")
     signal.signal(signal.SIGINT, before)
     with ended(process):
         wait_for(lambda: any(run_json(job).get("epoch") for job in work.glob("outputs/multirun/*/*/0_*")), LONG, "it trains")
