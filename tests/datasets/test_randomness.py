@@ -36,7 +36,7 @@ def test_the_first_shuffle_the_first_augmentation_and_the_first_step_are_indepen
     augmentation._seed((seed, 0, 0))
     shuffle, augment = (make_generator(purpose, seed).bit_generator for purpose in (Purpose.SHUFFLE, Purpose.AUGMENTATION))
     assert order == np.random.Generator(shuffle).permutation(20).tolist()
-    augment.advance(1)  # of which Python's own random numbers are seeded
+    augment.random_raw()  # of which Python's own random numbers are seeded
     assert augmentation.compose.random_generator.bit_generator.state == augment.state
     seed_step(seed, 0, 0, 0)
     assert torch.initial_seed() == make_generator(Purpose.STEP, seed, 0, 0, 0).integers(2**63)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from src.errors import DataError
 
 PROJECT = Path(__file__).parents[2]
 NUM_CLASSES, VOID = 11, 11
-SMALL = {"num_train": 3, "num_val": 2, "num_test": 1, "height": 48, "width": 64, "seed": 5}
+SMALL: dict[str, Any] = {"num_train": 3, "num_val": 2, "num_test": 1, "height": 48, "width": 64, "seed": 5}
 WRITER = f"""
 import sys
 from pathlib import Path
@@ -112,13 +113,13 @@ def test_second_call_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_other_arguments_never_share_a_folder(tmp_path: Path) -> None:
-    least = {"num_train": 1, "num_val": 1, "num_test": 1, "height": 32, "width": 32, "seed": 0}
+    least: dict[str, Any] = {"num_train": 1, "num_val": 1, "num_test": 1, "height": 32, "width": 32, "seed": 0}
     variants = [least] + [least | {key: least[key] + 1} for key in least]
     assert len({write_streets(tmp_path, **variant) for variant in variants}) == len(variants)
 
 
 @pytest.mark.parametrize("wrong", [{"num_val": 0}, {"num_train": 100_001}, {"height": 8}, {"seed": -1}])
-def test_refused_arguments_leave_nothing_behind(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_refused_arguments_leave_nothing_behind(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"allowed|or more"):
         write_streets(tmp_path / "data", **(SMALL | wrong))
     assert not (tmp_path / "data").exists()
