@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from src.run_folder import as_json
 from src.studies.ledger import Study, note, write_study
 
 CLASSES = ["Sky", "Road"]
@@ -49,7 +50,7 @@ def make_run(folder: Path, score: float, **more: Any) -> Path:
         "precision": "fp32",
         "host": "a machine",
     }
-    (folder / "run.json").write_text(json.dumps(facts | more))
+    (folder / "run.json").write_text(json.dumps(as_json(facts | more)))
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -62,7 +62,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
     "logging.os.mkdir": {"path": "MARK"},
     "src.environment.os.system": {"command": "mkdir MARK"},
     "src.environment.subprocess.Popen": {"args": ["mkdir", "MARK"]},
-    "src.environment.shutil.copyfile": {"src": "PICKLE", "dst": "MARK"},
+    "src.checkpoint.shutil.copyfile": {"src": "PICKLE", "dst": "MARK"},
     "src.studies.isolation.os.mkdir": {"path": "MARK"},
     "src.run_folder.Path.touch": {"self": path_node("MARK")},
     "src.run_folder.Path.unlink": {"self": path_node("VICTIM")},
@@ -233,11 +233,11 @@ def test_an_interpolation_cannot_bring_in_a_target(escapes: str, place: Path, wi
 def test_a_payload_of_the_command_line_is_refused(place: Path, without_the_guard: Callable[..., None]) -> None:
     """As composed by Hydra, with its interpolations filled in: neither text nor node gets past by another way."""
     words = [
-        "model._target_=src.environment.shutil.copyfile",
+        "model._target_=src.checkpoint.shutil.copyfile",
         f"+model.src='{place / 'pickled'}'",
         f"+model.dst='{place / 'mark'}'",
     ]
-    for more in ([], ["++model._partial_=true"], ["model._target_=${oc.decode:src.environment.shutil.copyfile}"]):
+    for more in ([], ["++model._partial_=true"], ["model._target_=${oc.decode:src.checkpoint.shutil.copyfile}"]):
         _, config = prepare("config", [*words, *more])
         with pytest.raises(ConfigError, match=r"^model\._"):
             build.build_model(config, 3)

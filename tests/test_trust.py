@@ -329,7 +329,6 @@ def test_no_file_is_read_as_yaml_or_pickle_but_by_hydra() -> None:
     assert {entry for entry in found if not entry[1].startswith(others)} == {
         ("hparams.py", "yaml.safe_load", ""),  # of conf/ itself, plain values alone
         ("origins.py", "OmegaConf.load", ""),  # of files that were composed before, and so checked
-        ("sweeping.py", "yaml.safe_load", ""),  # what a search has just written, plain values alone
         ("stored_config.py", "yaml.load", ""),  # a run's own config.yaml, by the loader that builds plain values alone
         ("restore.py", "torch.load", "map_location='cpu', weights_only=True"),
     }
