@@ -98,8 +98,9 @@ class SearchSweeper(StudySweeper):
 def add_job(folder: Path, fixed: Point, point: Point) -> str:
     """Adds a job to `study.json`; its name is its number and what was searched."""
     study, redactor = read_study(folder), Redactor(sys.argv[1:])
+    fixed, point = ([redactor.word(word) for word in words] for words in (fixed, point))
     name = f"{len(study.jobs)}_{job_name(point, [word.partition('=')[0] for word in point])}"
-    job = {"name": name, "overrides": [redactor.text(word) for word in [*fixed, *point]], "short_id": ""}
+    job = {"name": name, "overrides": [*fixed, *point], "short_id": ""}
     write_study(folder, replace(study, jobs=[*study.jobs, job]))
     return name
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from src.escaping import clean
 from src.loop import EpochRecord, StepRecord
 from src.redaction import Redactor
+from src.stored_files import within
 
 LOGGER = logging.getLogger("src")
 QUIET_SECONDS = 30  # between lines about an epoch under way, where there is no terminal to draw a bar on
@@ -139,7 +140,7 @@ class ProgressView:
         shown: logging.Handler = AboveBar(self.console) if self.bar else logging.StreamHandler(sys.stdout)
         shown.setLevel(logging.INFO)
         shown.setFormatter(LogFormatter("%(message)s", redactor))
-        self.file_handler = logging.FileHandler(log_file, encoding="utf-8")
+        self.file_handler = logging.FileHandler(within(log_file.parent, log_file.name), encoding="utf-8")
         self.file_handler.setFormatter(LogFormatter("%(asctime)s %(message)s", redactor))
         for record in early:
             self.file_handler.handle(record)

@@ -67,6 +67,8 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         """The batches of an epoch."""
+        if self._iterator is not None:  # the workers of the epoch before: none is started
+            return super().__iter__()
         if get_start_method() != "fork":  # its helper process, which would be started in between, lets signals through again
             resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which workers inherit: there is no moment without

@@ -122,12 +122,19 @@ def check_same(folder: Path, launch: Launch, epochs: int) -> None:
         raise ConfigError(f"{folder}: no run.json there, which says what was trained; start a new run from model.weights=FILE")
     old, new = flatten(before.get("config", {})), flatten(launch.stored)
     differing = [key for key in differing_keys(old, new) if not is_harmless(key)]
-    if epochs > old.get("training.epochs", 0):  # a schedule that ends with the run is stretched with it
+    if epochs > (old.get("training.epochs") or 0):  # a schedule that ends with the run is stretched with it
         ends = (old.get("training.epochs"), epochs)
         differing = [k for k in differing if k != "training.epochs" and not _ends_with_run(k, old, new, ends)]
     if differing:
         changes = ", ".join(f"{key} ({value_of(old, key)} there, {value_of(new, key)} here)" for key in differing)
         raise ConfigError(f"{folder} was trained with other values: {changes}; give them again, or start a new run")
+
+
+def is_finished_on_other_data(folder: Path, fingerprints: dict[str, str]) -> bool:
+    """Whether the run there has nothing left to do, and had other images or masks than `training.resume=auto` has now."""
+    before = read_run(folder)
+    same = (before.get("data_fingerprint") or {}).items() <= fingerprints.items()
+    return before.get("status") == FINISHED and not same
 
 
 def check_data(folder: Path, fingerprints: dict[str, str]) -> None:

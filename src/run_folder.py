@@ -20,6 +20,7 @@ from src.errors import ConfigError, WriteError
 from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
 from src.signals import Interrupted
+from src.stored_files import within
 from src.times import now
 
 OUTPUTS = Path("outputs")
@@ -98,7 +99,7 @@ class RunFolder:
         with writing(path):
             for name in ("checkpoints", "figures", "tensorboard"):
                 (path / name).mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("ab", buffering=0)
+            self._lock = within(path, ".lock").open("ab", buffering=0)
         if not takes_lock(self._lock):
             self._lock.close()
             raise ConfigError(f"{path}: {IN_USE}")
@@ -118,7 +119,13 @@ class RunFolder:
 
         Those of a saved state, from its `epoch`, `best_score` and `best_epoch`: no file is ever ahead of the checkpoint.
         """
-        scores = {row["epoch"]: {tag: value for tag, value in row.items() if tag != "epoch"} for row in rows}
+        scores = {
+            self.facts.get(f"{kind}epoch"): self.facts.get(f"{name}_scores", {})
+            for kind, name in (("", "final"), ("best_", "best"))
+        }
+        scores |= {
+            row["epoch"]: {tag: value for tag, value in row.items() if tag != "epoch"} for row in rows
+        }  # which may lack some
         self.facts |= {key: saved[key] for key in ("epoch", "best_score", "best_epoch")}
         self.facts |= {"final_scores": scores.get(saved["epoch"], {}), "best_scores": scores.get(saved["best_epoch"], {})}
 
@@ -224,6 +231,8 @@ def as_json(value: Any) -> Any:
         return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,5 +1,6 @@
 """Lets a run finish its step when it is asked to stop."""
 
+import contextlib
 import os
 import signal
 import time
@@ -54,9 +55,10 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
-        if self.answers and number == signal.SIGINT and number not in self._seen:
-            os.write(2, NOTICE)  # the signal may have come in the middle of a print
         self.received = self.received or number
+        if self.answers and number == signal.SIGINT and number not in self._seen:
+            with contextlib.suppress(OSError):  # nobody reads any more: `| tee log` ends by the same Ctrl-C
+                os.write(2, NOTICE)  # not print: the signal may have come in the middle of one
         is_of_slurm = number == signal.SIGTERM and self.received in WARNINGS
         if not is_of_slurm and now - self._seen.setdefault(number, now) > ECHO:
             self._restore()

@@ -98,13 +98,16 @@ def start_or_resume(
 ) -> "tuple[RunFolder, Checkpoints]":
     """The run's folder and checkpoints; the state is brought to where the run begins, on every rank."""
     from src.checkpoint import Checkpoints
-    from src.resume import check_data, claim_run, find_previous
+    from src.resume import check_data, claim_run, find_previous, is_finished_on_other_data
 
     previous, training, state = find_previous(config, launch), config.training, experiment.state
+    data = {data.split: data.fingerprint for data in (experiment.train_data, experiment.val_data)}
+    if previous and training.resume == "auto" and not launch.folder and is_finished_on_other_data(previous, data):
+        previous = None
     if previous is None:
         begin(config, state)  # first, so that weights that do not fit leave no folder
     else:
-        check_data(previous, {data.split: data.fingerprint for data in (experiment.train_data, experiment.val_data)})
+        check_data(previous, data)
     run = claim_run(config, launch, previous)
     checkpoints = Checkpoints(
         *(run.path / "checkpoints", training.checkpoint_every, training.checkpoint_keep, training.checkpoint_seconds),

@@ -192,3 +192,14 @@ def test_an_unfinished_run_comes_before_a_finished_one_that_is_newer(
     (older / "run.json").write_text(json.dumps(read_run(run) | {"status": "interrupted", "start": "2020-01-01T00:00:00+00:00"}))
     train_here("training.epochs=1", "training.resume=auto")
     assert [read_run(folder)["status"] for folder in (run, older)] == ["finished", "finished"]
+
+
+def test_a_finished_run_on_other_data_is_no_reason_not_to_train(train_here: Train, tmp_path: Path) -> None:
+    """The root is in no run's id, so that data may move."""
+    train_here()
+    write_split(tmp_path / "others", "train", 12, (24, 32), seed=5)
+    write_split(tmp_path / "others", "val", 5, (24, 32), seed=5)
+    train_here("training.resume=auto", f"dataset.root='{tmp_path / 'others'}'")
+    first, second = sorted((tmp_path / "outputs" / "x").iterdir())
+    assert read_run(first)["short_id"] == read_run(second)["short_id"]
+    assert read_run(first)["data_fingerprint"] != read_run(second)["data_fingerprint"]

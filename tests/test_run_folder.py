@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from src.errors import ConfigError
+from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.redaction import Redactor
 from src.run_folder import (
@@ -31,6 +31,7 @@ from src.run_folder import (
     replace_text,
     short_hash,
     slug,
+    write_json,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -267,3 +268,27 @@ def test_a_text_is_replaced_whole_and_leaves_no_other_file(tmp_path: Path) -> No
     replace_text(tmp_path / "file", "néw")
     assert (tmp_path / "file").read_bytes() == "néw".encode()
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_lists_of_a_run_json_hold_nothing_that_json_has_no_word_for(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"overrides": ["dataset.root='a\udcff'"], "jobs": [{"planned": [float("nan"), 1.5]}]})
+    found = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert found == {"overrides": ["dataset.root='a?'"], "jobs": [{"planned": [None, 1.5]}]}
+
+
+def test_a_lock_that_leads_out_of_the_folder_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(UserError, match=r"\.lock: leads out of "):
+        RunFolder(folder)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_scores_whose_row_is_lost_stay(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.facts |= {"epoch": 3, "best_epoch": 2, "final_scores": {"val/miou": 0.4}, "best_scores": {"val/miou": 0.5}}
+    run.note_scores({"epoch": 3, "best_epoch": 2, "best_score": 0.5}, [{"epoch": 3, "val/miou": 0.4}])
+    assert (run.facts["best_scores"], run.facts["final_scores"]) == ({"val/miou": 0.5}, {"val/miou": 0.4})
+    run._lock.close()

@@ -39,8 +39,8 @@ class AttU_Net(UNet):  # noqa: N801  the name that the field uses
         hidden = [max(1, skip // 2) for skip in skips] if gate_channels is None else gate_channels
         if len(hidden) != len(skips):
             raise ValueError(f"gate_channels={list(hidden)}; allowed are null, or {len(skips)} numbers, one fewer than channels")
-        gates = [AttentionGate(skip, skip, width) for skip, width in zip(skips, hidden, strict=True)]
-        self.gates = nn.ModuleList(reversed(gates))
+        deepest_first = reversed(list(zip(skips, hidden, strict=True)))  # torch's own initialization draws in this order
+        self.gates = nn.ModuleList(AttentionGate(skip, skip, width) for skip, width in deepest_first)
         initialize(self, init, init_gain)
 
     def select(self, stage: int, signal: Tensor, skip: Tensor) -> Tensor:

@@ -134,7 +134,10 @@ def compare_code(run: Run) -> Finding:
     facts = describe_environment()
     then, now = run.facts.get("git_commit"), facts["git_commit"]
     told = [] if then == now else [f"commit {str(then)[:8]}, now {str(now)[:8]}"]
-    before = read_bytes(run.folder, "diff.patch") if (run.folder / "diff.patch").is_file() else b""
+    try:
+        before = read_bytes(run.folder, "diff.patch") if (run.folder / "diff.patch").is_file() else b""
+    except UserError as error:
+        return Finding("code", [*told, str(error)], "", decides=False)
     if before != (uncommitted_changes() if facts["git_dirty"] else b""):
         file = run.folder / "diff.patch"
         told.append(f"what was not committed then is in {file}" if before else "all was committed then, and is not now")

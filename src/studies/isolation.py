@@ -17,6 +17,7 @@ from src.lock import is_locked
 from src.redaction import Redactor
 from src.run_folder import end_dead_run, read_run
 from src.signals import STOP_SIGNALS
+from src.stored_files import within
 from src.studies.child import Child
 from src.studies.devices import take_device
 from src.studies.ledger import claim, is_claimed, note, note_missed_end, read_jobs, read_study
@@ -93,8 +94,9 @@ def _supervise(words: list[str], folder: Path, number: int, options: dict[str, A
         note(folder.parent, number, "interrupted", seconds=round(time.monotonic() - begin, 1), error=reason)
         raise
     seconds = round(time.monotonic() - begin, 1)
-    if code == 0:
-        score = _score(read_run(folder))
+    run = read_run(folder)
+    if code == 0 or (run.get("process") == child.pid and run != before and run.get("status") == "finished"):
+        score = _score(run)
         note(folder.parent, number, "finished", seconds=seconds, score=score if math.isfinite(score) else None)
         print(f"job {number} finished: {folder.name}: {score:.4f}{tell_standing(folder.parent)}", flush=True)
         return score
@@ -131,10 +133,10 @@ def _keep(said: str, folder: Path) -> None:
         return
     try:
         folder.mkdir(exist_ok=True)
-        with (folder / LOG).open("a", encoding="utf-8") as log:
+        with within(folder, LOG).open("a", encoding="utf-8") as log:
             log.write(f"{said}\n")
-    except OSError as error:
-        print(f"{folder / LOG}: not written ({error.strerror})", file=sys.stderr, flush=True)
+    except (OSError, UserError) as error:
+        print(f"{folder / LOG}: not written ({error})", file=sys.stderr, flush=True)
 
 
 def _why(stop: BaseException) -> str:

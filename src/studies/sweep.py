@@ -121,9 +121,10 @@ def claim_sweep(
 def _describe(words: list[str], points: list[Point], launches: list[Launch], options: Options, costs: Mapping[int, Any]) -> Study:
     """What `study.json` says of the sweep."""
     first = launches[0]
+    question = (first.stored["study"] or {}).get("question")
     study = Study(
         name=first.config["name"],
-        question=(first.stored["study"] or {}).get("question"),
+        question=None if question is None else str(question),
         words=[first.redactor.word(word) for word in words],
         monitor=first.config["monitor"],
         on_error=options.on_error or "continue",

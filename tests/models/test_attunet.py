@@ -176,3 +176,13 @@ def test_the_finest_gate_is_one_channel_wide_at_least() -> None:
     network = AttU_Net(3, [1, 2]).eval()
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 4, 4)).shape == (1, 3, 4, 4)
+
+
+def test_torchs_own_initialization_draws_gates_after_the_rest_deepest_first() -> None:
+    torch.manual_seed(7)
+    network = AttU_Net(3, [4, 8, 16], init="default")
+    torch.manual_seed(7)
+    UNet(3, [4, 8, 16], init="default")
+    for gate, skip in zip(network.gates, (8, 4), strict=True):
+        drawn = AttentionGate(skip, skip, skip // 2).state_dict()
+        assert all(torch.equal(value, drawn[name]) for name, value in gate.state_dict().items())

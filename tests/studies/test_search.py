@@ -172,3 +172,8 @@ def test_a_database_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> N
         search(tmp_path / "search", LR, storage="nosuch:///x")
     assert str(ended.value.code).startswith("error: hydra.sweeper.storage=nosuch:///x: not usable (")
     assert "\n" not in str(ended.value.code)
+
+
+def test_a_secret_among_the_words_of_a_search_is_not_stored(tmp_path: Path) -> None:
+    search(tmp_path / "search", "+dataset.password=hunter2", LR, n_trials=1)
+    assert [job.overrides[0] for job in read_jobs(tmp_path / "search")] == ["+dataset.password=***"]
