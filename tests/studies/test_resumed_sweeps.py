@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_sweeps import LONG, SWEPT, TINY, ended, run_json, start, wait_for, write_data
+from test_sweeps import LONG, SWEPT, TINY, ended, run_json, start, wait_for, without, write_data
 
 from src.studies.ledger import read_events, read_jobs, read_study
 
@@ -43,7 +43,7 @@ def sweep_in(work: Path) -> Path:
 
 
 def test_a_plan_is_printed_and_nothing_is_left(work: Path) -> None:
-    common = [word for word in COMMON if not word.startswith("model.channels=")]
+    common = without("model.channels", COMMON)
     code, stdout, stderr = ran(work, *common, "model.channels=[4,8],[8,16]", "seed=0,1", "study.plan=true")
     assert code == 0, stderr
     lines = stdout.splitlines()

@@ -26,7 +26,14 @@ TINY = [
     *("dataset.image_size=null", "model.channels=[4,8]", "training.epochs=1", "loader.batch_size=4", "device=cpu", "threads=1"),
     *("training.panel_images=2", "precision=fp32"),
 ]
-SWEPT = [word for word in TINY if not word.startswith("training.epochs=")]  # where the sweep gives epochs
+
+
+def without(key: str, words: list[str] = TINY) -> list[str]:
+    """Where the sweep itself gives this key."""
+    return [word for word in words if not word.startswith(f"{key}=")]
+
+
+SWEPT = without("training.epochs")
 CONTRACT = {"config.yaml", "run.json", "metrics.csv", "metrics.jsonl", "tensorboard", "checkpoints", "figures", "train.log"}
 PASSWORD = "hunter2-of-the-address"
 TOKEN = "s3cr3t-of-the-environment"
@@ -101,7 +108,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     processes = {
         "plain": start(
             work,
-            *("-m", *(word for word in TINY if not word.startswith("model.channels=")), "dataset.root=${oc.env:DATA_TOKEN}"),
+            *("-m", *without("model.channels"), "dataset.root=${oc.env:DATA_TOKEN}"),
             *("model.channels=[4,8],[4,8,16]", "model.init=normal,kaiming"),
             DATA_TOKEN=TOKEN,
         ),
@@ -206,7 +213,7 @@ def test_an_impossible_point_is_refused_before_the_first_job(tmp_path: Path) -> 
     write_data(tmp_path / "data")
     common = ["-m", *TINY, "dataset.root=data"]
     sweeps = [
-        ([*common, "model.channels=[4,8],[64]"], "channels=[64]"),
+        ([*without("model.channels", common), "model.channels=[4,8],[64]"], "channels=[64]"),
         ([*common, "seed=0,1", "model.init=normal,nosuch"], "model.init='nosuch'"),
         ([*common, "optimizer.momentum=0.9,much"], "optimizer.momentum='much'"),
     ]
