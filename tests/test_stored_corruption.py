@@ -320,6 +320,7 @@ def test_a_run_with_damaged_files_is_scored_or_refused(run: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_a_thousand_corruptions(run: Path, sweep: Path, tmp_path: Path) -> None:
     (tmp_path / "of_sweep").mkdir()
     corrupt_sweeps(sweep, tmp_path / "of_sweep", range(FEW, MANY // 2))
