@@ -26,6 +26,7 @@ from src.sweeping import sweep
 from src.trust import as_override
 
 Task = Callable[[Config, Launch], float]
+SWEEPS = ("hydra/sweeper=", "hydra.sweeper.", "hydra/launcher=", "hydra.launcher.")  # what begins these is of no single run
 
 
 def main(task: Task, check: Callable[[Config], None], config_name: str = "config") -> None:
@@ -53,7 +54,7 @@ def main(task: Task, check: Callable[[Config], None], config_name: str = "config
             sweep(arguments.overrides, check, redactor, lambda: hand_to_hydra(config_name))
         else:
             _, of_runs = take_options(arguments.overrides)
-            if of_sweeps := [word for word in arguments.overrides if word not in of_runs]:
+            if of_sweeps := [word for word in arguments.overrides if word not in of_runs or word.lstrip("+").startswith(SWEEPS)]:
                 raise ConfigError(f"{of_sweeps[0]}: says how a sweep is run; add -m")
             launch, config = prepare(config_name, arguments.overrides, redactor)
             gc.enable()

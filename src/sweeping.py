@@ -67,6 +67,9 @@ def claim_search(command: Command, check: Callable[[Config], None], redactor: Re
     launch, config = prepare(CONFIG, fixed + typical_point(space), redactor)
     if launch.config["study"]:
         raise ConfigError("study: a search finds its points by itself; leave the study out")
+    for word in command.words:
+        if word.lstrip("+").startswith("hydra.sweeper.n_trials=") and int(word.partition("=")[2]) < 1:
+            raise ConfigError(f"{word}; allowed are whole numbers from 1")
     refuse_one_folder(config)
     check(config)
     folder = claim_sweep(command.folder, command.words, [], [launch], command.options)

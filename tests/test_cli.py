@@ -52,6 +52,8 @@ COMPOSITION_MISTAKES = [
     (["model.channels=[4,8"], ["model.channels=[4,8", "key=value"]),
     (["optimizer.lr"], ["optimizer.lr", "key=value"]),
     (["study.plan=true"], ["study.plan=true", "add -m"]),
+    (["hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "add -m"]),
+    (["hydra/launcher=joblib"], ["hydra/launcher=joblib", "add -m"]),
     (["study=channels_by_init"], ["study=channels_by_init:", "add -m"]),
     (["name='../..'"], ["name=", "letters, digits"]),
     (["dataset.root=${no.such.key}"], ["no.such.key"]),

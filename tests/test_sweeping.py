@@ -65,6 +65,7 @@ def begin(*words: str, folder: Path | None = None) -> Path:
         (["hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(0,0.3))"], "optimizer.lr=tag(log,interval(0,0.3)): "),
         (["hydra/sweeper=optuna", "optimizer.lrr=interval(0.1,0.3)"], "optimizer.lrr: no such key"),
         ([*SEARCH, "hydra.sweeper.n_trials=many"], "Value 'many'"),
+        ([*SEARCH, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0; allowed are whole numbers from 1"),
         ([*SEARCH, "study=default_recipe"], "study: a search finds its points by itself"),
     ],
 )

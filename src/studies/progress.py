@@ -22,7 +22,8 @@ def tell_standing(sweep: Path) -> str:
     except (UserError, OSError) as error:  # another job's damaged file is no reason to lose this one
         return f"; how the others stand is not known ({error})"
     failed = sum(job.status == "failed" for job in jobs)
-    told = [f"{sum(job.status == 'finished' for job in jobs)} of {len(jobs)} done", *([f"{failed} failed"] if failed else [])]
+    of_all = "" if "hydra/sweeper=optuna" in study.words else f" of {len(jobs)}"  # a search adds its jobs as it goes
+    told = [f"{sum(job.status == 'finished' for job in jobs)}{of_all} done", *([f"{failed} failed"] if failed else [])]
     is_stopping = failed and study.on_error == "stop"
     if not is_stopping and (seconds := seconds_left(jobs, weights_of(study), datetime.now().astimezone())):
         told.append(f"about {in_words(seconds)} left")
