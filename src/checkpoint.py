@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import save as to_safetensors
 
-from src.durable import HashingFile, sha256, share_durably, write_durably
+from src.durable import HashingFile, sha256, share_durably, write_durably, write_json
 from src.errors import CheckpointError
 from src.manifest import MANIFESTS, Manifest, read_entries
 from src.restore import previous_of, read_checkpoint
-from src.run_folder import now, write_json
+from src.run_folder import now
 from src.state import TrainState, take_snapshot
 from src.writer import Writer
 

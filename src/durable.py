@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from src.errors import WriteError
 
@@ -166,6 +168,22 @@ def sync_folder(folder: Path) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Writes the file whole or not at all."""
     write_durably(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Readable JSON, see `as_json`."""
+    replace_text(path, json.dumps(as_json(facts), indent=2, default=str) + "\n")
+
+
+def as_json(value: Any) -> Any:
+    """Without what JSON has no word for: numbers that are not finite become null, bytes of a name that are no text `?`."""
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256(file: Path) -> str:

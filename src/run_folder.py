@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import RESULTS_VERSION
-from src.durable import replace_text, write_durably, writing
+from src.durable import replace_text, write_durably, write_json, writing
 from src.errors import ConfigError, WriteError
 from src.lock import kept_free, takes_lock
 from src.redaction import Redactor
@@ -218,22 +217,6 @@ class RunFolder:
             self.write(status=status, end=now(), error=error)
         except (OSError, WriteError) as problem:
             LOGGER.warning("%s: does not say that the run is %s (%s)", self.path / "run.json", status, problem)
-
-
-def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Readable JSON, see `as_json`."""
-    replace_text(path, json.dumps(as_json(facts), indent=2, default=str) + "\n")
-
-
-def as_json(value: Any) -> Any:
-    """Without what JSON has no word for: numbers that are not finite become null, bytes of a name that are no text `?`."""
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from src.run_folder import as_json
+from src.durable import as_json
 from src.studies.ledger import Study, note, write_study
 
 CLASSES = ["Sky", "Road"]

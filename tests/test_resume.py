@@ -16,11 +16,12 @@ from src.build import build
 from src.checkpoint import Checkpoints
 from src.cli import prepare
 from src.config import RESULTS_VERSION, Config
+from src.durable import write_json
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.ranks import Ranks
 from src.resume import STATES, claim_run, find_previous
-from src.run_folder import Launch, RunFolder, end_dead_run, write_json
+from src.run_folder import Launch, RunFolder, end_dead_run
 from src.summary import describe
 from src.train import start_or_resume
 

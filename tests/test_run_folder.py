@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from src.durable import write_json
 from src.errors import ConfigError, UserError
 from src.lock import is_locked
 from src.redaction import Redactor
@@ -31,7 +32,6 @@ from src.run_folder import (
     replace_text,
     short_hash,
     slug,
-    write_json,
 )
 
 ROOT = Path(__file__).parent.parent

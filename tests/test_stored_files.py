@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.composing import compose_checked
+from src.durable import write_json
 from src.errors import DataError, UserError
 from src.evaluation import build_split
 from src.events import EventFile
 from src.recorder import read_rows
-from src.run_folder import read_run, write_json
+from src.run_folder import read_run
 from src.runs import compare, diff, explain, listing, report
 from src.stored_config import read_stored_config
 from src.stored_evaluations import Evaluation, pack, read_evaluation, write_evaluation

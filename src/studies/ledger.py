@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from src.durable import as_json, write_json
 from src.errors import UserError
 from src.lock import is_held, takes_lock
-from src.run_folder import STUDY, as_json, read_run, write_json
+from src.run_folder import STUDY, read_run
 from src.stored_files import read_bytes, within
 from src.times import now
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from src.config import Config
 from src.datasets.publishing import publishing
+from src.durable import write_json
 from src.environment import describe_environment
 from src.errors import UserError
 from src.protocol import describe_pretraining
 from src.resume import differing_keys, flatten
-from src.run_folder import OUTPUTS, Launch, read_run, write_json
+from src.run_folder import OUTPUTS, Launch, read_run
 from src.studies.ledger import Job, claim, note, read_jobs
 from src.studies.reading import Run, read_runs
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from src.durable import replace_text
-from src.run_folder import STUDY, short_hash, write_json
+from src.durable import replace_text, write_json
+from src.run_folder import STUDY, short_hash
 from src.stored_files import read_text
 from src.studies.ledger import LEDGER, read_events, read_study
 from src.studies.reading import Run, read_runs
