@@ -80,23 +80,26 @@ class Checkpoints:
             left_over.unlink()
 
     def go_on_from(self, state: TrainState) -> None:
-        """Takes back a `best.pt` of an epoch after this state: trained again on a GPU, that may not be the best one again."""
+        """Mends what a kill between two files left undone.
+
+        Takes back a `best.pt` of an epoch after this state: trained again on a GPU, that may not be the best one again. Writes
+        the epoch file that was still to come when the state was there.
+        """
         best, before = (self.entries.get(name, {}) for name in ("best.pt", "best_previous.pt"))
         if best.get("epoch", 0) > state.epoch and before.get("epoch", 0) == state.best_epoch > 0:
             content = functools.partial(read_checkpoint, self.folder / "best_previous.pt", [self.entries])
             self._best = (content, {key: before[key] for key in MOMENT})
+        if state.epoch and state.step == 0 and f"epoch_{state.epoch:04d}.pt" not in self.entries:
+            self._submit_epoch_file(take_snapshot(state), moment_of(state))
 
     def save_epoch(self, state: TrainState, is_best: bool) -> None:
         """What is due after an epoch."""
-        snapshot, moment, epoch = take_snapshot(state), moment_of(state), state.epoch
+        snapshot, moment = take_snapshot(state), moment_of(state)
         if is_best:
             with self._best_changes:
                 self._best = (snapshot, moment)
         self._submit_state(snapshot, moment)
-        if self.every is not None and epoch % self.every == 0:
-            weights = {"model": snapshot["model"], "epoch": epoch}
-            place = f"epoch file {epoch // self.every % self.keep}"  # also of the one that goes when this one comes
-            self._writer.submit(place, lambda: self._write(f"epoch_{epoch:04d}.pt", weights, moment))
+        self._submit_epoch_file(snapshot, moment)
 
     def save_last(self, state: TrainState) -> None:
         """The whole state: training goes on from it, in the middle of an epoch too."""
@@ -143,6 +146,14 @@ class Checkpoints:
     def _submit_state(self, snapshot: Content, moment: Moment) -> None:
         self._saved_at = time.monotonic()
         self._writer.submit("state", lambda: self._write_state(snapshot, moment), is_urgent=True)
+
+    def _submit_epoch_file(self, snapshot: dict[str, Any], moment: Moment) -> None:
+        """If one is due."""
+        epoch = moment["epoch"]
+        if self.every is not None and epoch % self.every == 0:
+            weights = {"model": snapshot["model"], "epoch": epoch}
+            place = f"epoch file {epoch // self.every % self.keep}"  # also of the one that goes when this one comes
+            self._writer.submit(place, lambda: self._write(f"epoch_{epoch:04d}.pt", weights, moment))
 
     def _write_state(self, snapshot: Content, moment: Moment) -> None:
         self._write_best()  # first: no last.pt may know of a best epoch whose weights are not there

@@ -624,6 +624,19 @@ def test_a_best_of_an_epoch_that_was_lost_is_taken_back(folder: Path) -> None:
     assert same(read_checkpoint(folder / "best.safetensors"), best)
 
 
+def test_an_epoch_file_that_a_kill_left_unwritten_is_written_on_resume(folder: Path) -> None:
+    """last.pt of that epoch was there already."""
+    state, checkpoints = make_state(), Checkpoints(folder, None, 2)
+    save(checkpoints, state, train(state, 0.2))
+    save(checkpoints, state, train(state, 0.1))
+    resumed, again = make_state(), Checkpoints(folder, 2, 2)
+    load_last(folder, resumed)
+    again.go_on_from(resumed)
+    again.wait()
+    assert read_checkpoint(folder / "epoch_0002.pt")["epoch"] == 2
+    assert same(read_checkpoint(folder / "epoch_0002.pt")["model"], weights(state.model))
+
+
 def test_slow_writes_leave_no_state_behind_and_do_not_pile_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs pass while one file is written, and each asks for two files or three."""
     done, may_write, keep = Semaphore(0), Semaphore(0), 3
