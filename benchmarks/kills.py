@@ -1,4 +1,4 @@
-"""Kills real training runs, goes on with each, and compares what they end with to a run that nobody disturbed.
+"""Kills real training runs, resumes each one, and compares its final files with those of an uninterrupted run.
 
     python -m benchmarks.kills --kills 100
 
@@ -112,7 +112,7 @@ def train_to_the_end(home: Path, *more: str, way: Way = WAYS["plain"]) -> Path:
 
 
 def kill_one(number: int, name: str, seed: int, home: Path, seconds: float, reference: dict[str, Any]) -> Kill:
-    """Starts a run of a way, kills it, goes on with it to its end, and compares."""
+    """Starts a run, kills it, resumes it until it finishes, and compares the result."""
     chance, way = random.Random(f"{seed} {number}"), WAYS[name]
     names = [*POINTS, VALIDATION]
     kind = "random" if number % 2 == 0 and way.ranks == 1 else names[number // 2 % len(names)]

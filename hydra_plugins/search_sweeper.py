@@ -50,7 +50,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=SearchSw
 
 
 class SearchSweeper(StudySweeper):
-    """Runs what Optuna asks for; a trial that fails is told to it as that, and the search goes on."""
+    """Runs the trials that Optuna suggests. A failed trial is reported to Optuna as failed, and the search continues."""
 
     def __init__(self, n_trials: int, n_jobs: int, storage: str | None, study_name: str | None, sampler: Any) -> None:
         self.n_trials, self.n_jobs, self.storage, self.study_name, self.seed = n_trials, n_jobs, storage, study_name, sampler.seed

@@ -15,7 +15,8 @@ from src.studies.points import expand_points, is_sweep
 from src.studies.sweep import take_options
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "conf").glob("*/*.yaml"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *sorted((ROOT / "conf").glob("*/*.yaml"))]
 TRAIN = re.compile(r"^(?:#|    )\s*(?:\.venv/bin/)?(?:python|torchrun --nproc-per-node=2) -m src\.train ([^\n]*)$", re.MULTILINE)
 PLACEHOLDERS = {"FOLDER": "data/somewhere", "FILE": "weights.pt"}
 
@@ -70,7 +71,7 @@ def study_of(words: list[str]) -> dict[str, object] | None:
 
 
 def test_the_study_that_is_shown_has_ten_points() -> None:
-    shown = re.search(r"^    # @package _global_\n(?:    .*\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+    shown = re.search(r"^    # @package _global_\n(?:    .*\n)+", (ROOT / "docs/studies.md").read_text(), re.MULTILINE)
     assert shown is not None
     study = yaml.safe_load(textwrap.dedent(shown[0]))["study"]
     points = expand_points([], study)
@@ -79,18 +80,18 @@ def test_the_study_that_is_shown_has_ten_points() -> None:
 
 
 def test_paths_in_the_map_exist() -> None:
-    text = (ROOT / "README.md").read_text()
-    tree = text.partition("## The map")[2].partition("\n## ")[0]
+    tree = (ROOT / "docs/map.md").read_text()
     paths = re.findall(r"(?:^    |\s{2,})((?:src|conf|tests|experiments|hydra_plugins|outputs|data)/[\w./]*)", tree, re.MULTILINE)
     assert len(paths) > 20
     for path in paths:
         assert (ROOT / path).exists(), path
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / path).exists(), path
+    for document in (ROOT / "README.md", *DOCS):
+        for path in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
+            assert (document.parent / path).exists(), path
 
 
 def test_every_source_file_is_in_the_map() -> None:
-    tree = (ROOT / "README.md").read_text().partition("## The map")[2]
+    tree = (ROOT / "docs/map.md").read_text()
     for file in (ROOT / "src").glob("*.py"):
         if file.stem not in ("__init__", "errors", "help", "signals", "clock", "console", "environment", "redaction"):
             assert f"src/{file.name}" in tree, file.name
@@ -98,7 +99,7 @@ def test_every_source_file_is_in_the_map() -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    used = {target for document in DOCUMENTS[:2] for target in re.findall(r"\bmake ([a-z-]+)", document.read_text())}
+    used = {target for document in [*DOCUMENTS[:2], *DOCS] for target in re.findall(r"\bmake ([a-z-]+)", document.read_text())}
     assert {"train", "test"} <= used
     for target in used:
         assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target

@@ -13,7 +13,7 @@ from src.errors import DataError
 
 UNKNOWN_SHARE = 0.001  # of an image's pixels may have colours of no class (anti-aliased edges): they are void. More is an error
 NO_CLASS = -1
-DESCRIBE = "in a YAML file of src.datasets.folder.Folder (README, Add a data set)"
+DESCRIBE = "in a YAML file of src.datasets.folder.Folder (docs/extending.md, Add a data set)"
 MAX_NAMED = 4  # values or colours that an error lists
 
 

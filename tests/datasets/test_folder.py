@@ -23,8 +23,8 @@ FOLDERS = {"train": ["train/images", "train/masks"], "val": ["val/images", "val/
 
 
 def readme_example() -> str:
-    """The YAML file that the README shows."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The YAML file that docs/extending.md shows."""
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     _, _, after = text.partition("`conf/dataset/signs.yaml`:\n\n")
     lines = []
     for line in after.splitlines():
